@@ -1,0 +1,1 @@
+// HookedGPT2

@@ -1,0 +1,80 @@
+#if canImport(Glibc)
+  import Glibc
+#else
+  import Darwin
+#endif
+import Synchronization
+
+/// Memory for tensors: 64-byte aligned, large blocks on huge pages, and large freed blocks kept for
+/// the next tensor of the same size.
+///
+/// A forward pass asks for the same dozen sizes over and over; fresh pages from the system would
+/// cost about as much as the arithmetic on them. At most `keptBytesLimit` stay unused.
+enum BufferPool {
+  /// Blocks below this many bytes go straight to `malloc`, which already recycles them.
+  static let smallest = 1 << 16
+  /// The most unused bytes that are kept.
+  static let keptBytesLimit = 1 << 30
+
+  private struct Kept: ~Copyable {
+    nonisolated(unsafe) var free: [Int: [UnsafeMutableRawPointer]] = [:]
+    var bytes = 0
+  }
+  private static let kept = Mutex(Kept())
+
+  static func byteCount(_ scalars: Int) -> Int {
+    let bytes = Swift.max(scalars, 1) * MemoryLayout<Float>.stride
+    // Large sizes are rounded up so that nearly equal requests share blocks.
+    if bytes < smallest { return bytes }
+    let step = bytes < (1 << 22) ? 1 << 14 : 1 << 21
+    return (bytes + step - 1) / step * step
+  }
+
+  static func take(_ scalars: Int) -> UnsafeMutablePointer<Float> {
+    let bytes = byteCount(scalars)
+    if bytes >= smallest {
+      let found: UInt? = kept.withLock { kept in
+        guard let block = kept.free[bytes]?.popLast() else { return nil }
+        kept.bytes -= bytes
+        return UInt(bitPattern: block)
+      }
+      if let found, let block = UnsafeMutableRawPointer(bitPattern: found) {
+        return block.assumingMemoryBound(to: Float.self)
+      }
+    }
+    var raw: UnsafeMutableRawPointer?
+    let huge = bytes >= 1 << 22
+    guard posix_memalign(&raw, huge ? 1 << 21 : 64, bytes) == 0, let raw else {
+      preconditionFailure("Tensor: the system refused \(bytes) bytes")
+    }
+    #if canImport(Glibc)
+      if huge { madvise(raw, bytes, MADV_HUGEPAGE) }
+    #endif
+    return raw.assumingMemoryBound(to: Float.self)
+  }
+
+  static func give(_ base: UnsafeMutablePointer<Float>, _ scalars: Int) {
+    let bytes = byteCount(scalars)
+    let block = UInt(bitPattern: base)
+    let keep =
+      bytes >= smallest
+      && kept.withLock { kept in
+        guard kept.bytes + bytes <= keptBytesLimit,
+          let raw = UnsafeMutableRawPointer(bitPattern: block)
+        else { return false }
+        kept.free[bytes, default: []].append(raw)
+        kept.bytes += bytes
+        return true
+      }
+    if !keep { free(base) }
+  }
+
+  /// Returns every unused block to the system.
+  static func drain() {
+    kept.withLock { kept in
+      for blocks in kept.free.values { for block in blocks { free(block) } }
+      kept.free = [:]
+      kept.bytes = 0
+    }
+  }
+}
