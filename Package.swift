@@ -53,7 +53,7 @@ let package = Package(
       swiftSettings: strict),
     .target(name: "HookedGPT2", dependencies: ["Tensors"], swiftSettings: safe),
     .target(
-      name: "Analyses", dependencies: ["HookedGPT2", "Results", "Tensors"], swiftSettings: safe),
+      name: "Analyses", dependencies: ["HookedGPT2", "Results", "Tensors", orderedCollections], swiftSettings: safe),
     .target(
       name: "Reporting", dependencies: ["Results", orderedCollections], swiftSettings: safe),
     .target(
