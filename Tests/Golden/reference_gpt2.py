@@ -195,10 +195,7 @@ class ReferenceGPT2:
         for layer, block in enumerate(self.blocks):
             x = self._block(x, layer, block, lambda site, y, layer=layer: hook(f"blocks.{layer}.{site}", y))
 
-        y = self._hooked_norm(x, self.ln_final, "ln_final", hook)
-        if self.is_ln_free and not any(i.site.startswith("ln_final.") for i in interventions):
-            y = x  # ln_final is gone: the unembedding reads the stream (W_U does not see its mean)
-        y = hook("unembed.hook_in", y)
+        y = hook("unembed.hook_in", self._hooked_norm(x, self.ln_final, "ln_final", hook))
         hook("unembed.hook_out", y @ self.W_U + self.b_U)
         return cache
 
@@ -276,9 +273,18 @@ class ReferenceGPT2:
         return self._gain_and_bias((x - x.mean(dim=-1, keepdim=True)) / scale, norm)
 
     def _hooked_norm(self, x, norm, path, hook):
-        scale = hook(f"{path}.hook_scale", self.scale(x))
-        normalized = (x - x.mean(dim=-1, keepdim=True)) / scale
-        return self._gain_and_bias(hook(f"{path}.hook_normalized", normalized), norm)
+        """What the next matrix reads.
+
+        In an LN-free model that is x itself, or hook_normalized where an intervention changed it or the
+        scale: to folded weights, which do not see the mean, an unedited one is the same.
+        """
+        scale = self.scale(x)
+        edited_scale = hook(f"{path}.hook_scale", scale)
+        normalized = (x - x.mean(dim=-1, keepdim=True)) / edited_scale
+        edited = hook(f"{path}.hook_normalized", normalized)
+        if self.is_ln_free and edited_scale is scale and edited is normalized:
+            return x
+        return self._gain_and_bias(edited, norm)
 
     def _gain_and_bias(self, normalized, norm):
         return normalized if self.is_ln_free else normalized * norm.gain + norm.bias
