@@ -69,7 +69,8 @@ let package = Package(
       name: "TestSupport", dependencies: ["Tensors", "HDF5Store", "HookedGPT2"],
       path: "Tests/TestSupport", resources: [], swiftSettings: strict),
     .testTarget(
-      name: "TensorsTests", dependencies: ["Tensors", "TestSupport"], swiftSettings: strict),
+      name: "TensorsTests", dependencies: ["Tensors", "CKernels", "TestSupport"],
+      swiftSettings: strict),
     .testTarget(
       name: "HDF5StoreTests", dependencies: ["HDF5Store", "Tensors", "Results", "TestSupport"],
       swiftSettings: strict),
