@@ -59,14 +59,14 @@ public struct DirectLogitAttribution: Sendable {
   /// - Complexity: one forward pass a prompt and d_model² MACs a layer.
   public func run(
     _ model: GPT2, _ prompts: [Prompt], interventions: [Intervention] = [],
-    progress: (Int) -> Void = { _ in }
+    progress: (Int) throws -> Void = { _ in }
   ) throws -> ResultSet {
     let axes = try PromptAxes(prompts, model: model, analysis: "dla")
     var table = Table(config: model.config)
     for start in stride(from: 0, to: prompts.count, by: max(batchSize, 1)) {
       let batch = Array(prompts[start..<min(prompts.count, start + batchSize)])
       try attribute(model, batch, first: start, interventions, into: &table)
-      progress(start + batch.count)
+      try progress(start + batch.count)
     }
     return try result(model, axes, table)
   }

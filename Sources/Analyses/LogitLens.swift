@@ -45,7 +45,7 @@ public struct LogitLens: Sendable {
   /// - Complexity: 2·n_layers + 1 unembeddings a token.
   public func run(
     _ model: GPT2, _ prompts: [Prompt], interventions: [Intervention] = [],
-    progress: (Int) -> Void = { _ in }
+    progress: (Int) throws -> Void = { _ in }
   ) throws -> ResultSet {
     let axes = try PromptAxes(prompts, model: model, analysis: "lens")
     let streams = Self.streams(model.config)
@@ -64,7 +64,7 @@ public struct LogitLens: Sendable {
           table.fill(at: first, rowStatistics(logits, target: prompt.answer), prompt.answer != nil)
         }
       }
-      progress(start + batch.count)
+      try progress(start + batch.count)
     }
     return try result(model, axes, streams, table)
   }

@@ -47,12 +47,12 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
 }
 
 /// The axes and coordinates that every analysis of prompts shares.
-struct PromptAxes {
-  let prompts: [Prompt]
-  let longest: Int
-  let pieces: [[String]]?
+package struct PromptAxes {
+  package let prompts: [Prompt]
+  package let longest: Int
+  package let pieces: [[String]]?
 
-  init(_ prompts: [Prompt], model: GPT2, analysis: String) throws {
+  package init(_ prompts: [Prompt], model: GPT2, analysis: String) throws {
     if prompts.isEmpty { throw AnalysisError.noPrompts(analysis: analysis) }
     self.prompts = prompts
     longest = prompts.map(\.tokens.count).max() ?? 0
@@ -65,11 +65,11 @@ struct PromptAxes {
     }
   }
 
-  var prompt: Dimension { Dimension("prompt", count: prompts.count) }
-  var position: Dimension { Dimension("pos", count: longest) }
+  package var prompt: Dimension { Dimension("prompt", count: prompts.count) }
+  package var position: Dimension { Dimension("pos", count: longest) }
 
   /// `token(prompt, pos)` and `token_id(prompt, pos)`; empty and −1 past a prompt's end.
-  var tokenCoordinates: [ResultVariable] {
+  package var tokenCoordinates: [ResultVariable] {
     var variables = [
       ResultVariable(
         "token_id", ["prompt", "pos"],
@@ -86,7 +86,7 @@ struct PromptAxes {
   }
 
   /// `answer(prompt)` and `wrong(prompt)` with their ids, as far as the prompts have them.
-  func answerCoordinates(_ model: GPT2) throws -> [ResultVariable] {
+  package func answerCoordinates(_ model: GPT2) throws -> [ResultVariable] {
     var variables: [ResultVariable] = []
     for (name, meaning, token) in [
       ("answer", "the token that should come next", \Prompt.answer),

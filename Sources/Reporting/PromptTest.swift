@@ -55,7 +55,7 @@ public struct PromptTest: Sendable {
   public func text(bold: Bool) -> String {
     let several = answers.count > 1
     func strong(_ line: String) -> String { bold ? "\u{1B}[1m\(line)\u{1B}[0m" : line }
-    var lines = ["Tokenized prompt: \(list(prompt))"]
+    var lines = [promptLine]
     lines.append(
       several
         ? "Tokenized answers: [\(answers.map(list).joined(separator: ", "))]"
@@ -64,10 +64,10 @@ public struct PromptTest: Sendable {
       lines.append(strong("Performance on answer token\(several ? "s" : ""):"))
       for line in step.answers {
         let rank = String(line.rank).padded(8, right: false)
-        lines.append(strong("Rank: \(rank) \(numbers(line)) Token: |\(line.token)|"))
+        lines.append(strong("Rank: \(rank) \(Self.numbers(line)) Token: |\(line.token)|"))
       }
       for (index, line) in step.top.enumerated() {
-        lines.append("Top \(index)th token. \(numbers(line)) Token: |\(line.token)|")
+        lines.append(Self.topLine(index, line))
       }
     }
     let ranks = steps.map { step in
@@ -84,14 +84,18 @@ public struct PromptTest: Sendable {
     return lines.joined(separator: "\n")
   }
 
-  /// `Logit: 14.24 Prob:  3.51%`.
-  public static func numbers(logit: Double, probability: Double) -> String {
-    "Logit: \(fixed(logit, 2).padded(5, right: true)) "
-      + "Prob: \(percent(probability).padded(6, right: true))"
+  /// The line that lists the prompt's tokens.
+  public var promptLine: String { "Tokenized prompt: \(list(prompt))" }
+
+  /// The line of the prediction at `place`, 0 being the most likely.
+  public static func topLine(_ place: Int, _ line: Line) -> String {
+    "Top \(place)th token. \(numbers(line)) Token: |\(line.token)|"
   }
 
-  private func numbers(_ line: Line) -> String {
-    Self.numbers(logit: line.logit, probability: line.probability)
+  /// `Logit: 14.24 Prob:  3.51%`.
+  private static func numbers(_ line: Line) -> String {
+    "Logit: \(fixed(line.logit, 2).padded(5, right: true)) "
+      + "Prob: \(percent(line.probability).padded(6, right: true))"
   }
 
   private func list(_ pieces: [String]) -> String {
