@@ -50,6 +50,30 @@ final class AtomicFile {
     return String(cString: real)
   }
 
+  /// Appends bytes to the file that is being filled.
+  typealias Put = (UnsafeRawBufferPointer) throws(HDF5Error) -> Void
+
+  /// Writes the temporary file from its beginning: whatever `body` puts, in order.
+  func fill(_ body: (Put) throws(HDF5Error) -> Void) throws(HDF5Error) {
+    let descriptor = open(temporary, O_WRONLY | O_TRUNC | O_CLOEXEC)
+    guard descriptor >= 0 else { throw .cannotCreate(path: path, reason: systemReason()) }
+    var isOpen = true
+    defer { if isOpen { close(descriptor) } }
+    try body { (bytes: UnsafeRawBufferPointer) throws(HDF5Error) in
+      var position = 0
+      while position < bytes.count {
+        // Linux writes at most 2 GiB at once.
+        let end = min(bytes.count, position + (1 << 30))
+        let part = UnsafeRawBufferPointer(rebasing: bytes[position..<end])
+        let written = write(descriptor, part.baseAddress, part.count)
+        guard written >= 0 || errno == EINTR else { throw failure("writing") }
+        position += max(written, 0)
+      }
+    }
+    isOpen = false
+    guard close(descriptor) == 0 else { throw failure("closing") }
+  }
+
   /// Gives the file its name, after its bytes have reached the disk.
   func commit() throws(HDF5Error) {
     let descriptor = open(temporary, O_RDONLY | O_CLOEXEC)

@@ -25,7 +25,7 @@ enum HDF5Library {
   }
 
   /// Runs `body`, which cannot fail, while no other thread is inside HDF5.
-  static func locked(_ body: () -> Void) {
+  static func lockedCleanup(_ body: () -> Void) {
     lock.withLock { isReady in
       prepare(&isReady)
       body()
