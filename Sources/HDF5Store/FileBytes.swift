@@ -1,0 +1,25 @@
+/// Small files as bytes: read within a limit, written atomically.
+public enum FileBytes {
+  /// The bytes of the file at `path`.
+  ///
+  /// - Throws: `missing`, `unreadable`, or `tooLarge` beyond `limit` bytes.
+  public static func read(_ path: String, limit: Int = 1 << 30) throws(HDF5Error) -> [UInt8] {
+    let file = try MappedFile(path: path)
+    guard file.bytes.count <= limit else {
+      throw .tooLarge(
+        path: path, object: "file", bytes: "\(file.bytes.count) bytes", limit: "\(limit) bytes")
+    }
+    return Array(file.bytes)
+  }
+
+  /// Writes `bytes` to `path`; the file appears complete, or not at all.
+  ///
+  /// - Throws: `cannotCreate` or `ioFailed`.
+  public static func write(_ bytes: [UInt8], to path: String) throws(HDF5Error) {
+    let output = try AtomicFile(path: path)
+    try output.fill { (put: AtomicFile.Put) throws(HDF5Error) in
+      try bytes.span.withUnsafeBytes(put)
+    }
+    try output.commit()
+  }
+}
