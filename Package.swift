@@ -58,7 +58,7 @@ let package = Package(
       name: "Reporting", dependencies: ["Results", orderedCollections], swiftSettings: safe),
     .target(
       name: "NormLens",
-      dependencies: ["Tensors", "Results", "HDF5Store", "HookedGPT2", "Analyses", "Reporting"],
+      dependencies: ["Tensors", "Results", "HDF5Store", "HookedGPT2", "Analyses", "Reporting", orderedCollections],
       swiftSettings: safe),
     .target(
       name: "NormLensCommands", dependencies: ["NormLens", argumentParser], swiftSettings: safe),

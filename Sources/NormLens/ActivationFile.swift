@@ -1,5 +1,5 @@
 public import Analyses
-public import HDF5Store
+import HDF5Store
 public import HookedGPT2
 import OrderedCollections
 public import Results

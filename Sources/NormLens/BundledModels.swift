@@ -10,12 +10,12 @@ public enum BundledModels {
   public static func dataDirectory() -> String? {
     let environment = ProcessInfo.processInfo.environment
     if let named = environment["NORMLENS_DATA"], !named.isEmpty { return named }
-    let starts = [
-      FileManager.default.currentDirectoryPath,
-      Bundle.main.executableURL?.resolvingSymlinksInPath().deletingLastPathComponent().path,
-    ]
-    for start in starts.compactMap({ $0 }) {
-      var directory = URL(fileURLWithPath: start)
+    var starts = [URL(fileURLWithPath: FileManager.default.currentDirectoryPath)]
+    if let executable = Bundle.main.executableURL {
+      starts.append(executable.resolvingSymlinksInPath().deletingLastPathComponent())
+    }
+    for start in starts {
+      var directory = start
       while true {
         let candidate = directory.appendingPathComponent("notebooks-data")
         if FileManager.default.fileExists(

@@ -1,4 +1,3 @@
-import Foundation
 public import HookedGPT2
 
 extension Checkpoint {
@@ -9,10 +8,11 @@ extension Checkpoint {
   ///   - verify: whether a model file's checksums are compared.
   /// - Throws: `ModelSourceError`, `HDF5Error`, `ModelError`, `TokenizerError`.
   public static func open(_ source: String, verify: Bool = true) throws -> Checkpoint {
-    var isDirectory: ObjCBool = false
-    let exists = FileManager.default.fileExists(atPath: source, isDirectory: &isDirectory)
-    if exists && isDirectory.boolValue { return try HuggingFaceDirectory.read(source) }
-    if exists { return try ModelFile.read(source, verify: verify) }
+    switch PathKind(source) {
+    case .directory: return try HuggingFaceDirectory.read(source)
+    case .file: return try ModelFile.read(source, verify: verify)
+    case .missing: break
+    }
     if BundledModels.names.contains(source) {
       return try ModelFile.read(try BundledModels.path(source), verify: verify)
     }

@@ -1,7 +1,7 @@
 public import HDF5Store
 public import HookedGPT2
-import OrderedCollections
-public import Results
+public import OrderedCollections
+import Results
 public import Tensors
 
 /// A GPT-2 on its way from a checkpoint to a model or a file: configuration, tensors, tokenizer.

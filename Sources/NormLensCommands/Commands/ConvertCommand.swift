@@ -1,5 +1,5 @@
-import ArgumentParser
-import NormLens
+public import ArgumentParser
+public import NormLens
 
 /// `normlens convert`: a checkpoint as a model file.
 struct ConvertCommand: ParsableCommand {
@@ -46,4 +46,4 @@ struct ConvertCommand: ParsableCommand {
   }
 }
 
-extension ModelArchive.StoredType: @retroactive ExpressibleByArgument {}
+extension ModelArchive.StoredType: ExpressibleByArgument {}

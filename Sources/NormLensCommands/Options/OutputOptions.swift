@@ -32,17 +32,14 @@ struct OutputOptions: ParsableArguments {
   func check() throws {
     guard let output else { return }
     let directory = URL(fileURLWithPath: output).deletingLastPathComponent().path
-    var isDirectory: ObjCBool = false
-    let manager = FileManager.default
-    guard manager.fileExists(atPath: directory, isDirectory: &isDirectory), isDirectory.boolValue
-    else {
+    guard PathKind(directory) == .directory else {
       throw CommandError(
         "\(output): cannot be created: no directory '\(directory)'", status: .cannotCreate)
     }
-    if manager.fileExists(atPath: output, isDirectory: &isDirectory), isDirectory.boolValue {
+    if PathKind(output) == .directory {
       throw CommandError("\(output): cannot be created: it is a directory", status: .cannotCreate)
     }
-    if !manager.isWritableFile(atPath: directory) {
+    if !FileManager.default.isWritableFile(atPath: directory) {
       throw CommandError(
         "\(output): cannot be created: no permission to write to '\(directory)'",
         status: .cannotCreate)
