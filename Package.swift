@@ -66,8 +66,8 @@ let package = Package(
       name: "NormLensMain", dependencies: ["NormLensCommands"], swiftSettings: safe),
 
     .target(
-      name: "TestSupport", dependencies: ["Tensors", "HDF5Store", "HookedGPT2"],
-      path: "Tests/TestSupport", resources: [], swiftSettings: strict),
+      name: "TestSupport", dependencies: ["NormLens"], path: "Tests/TestSupport",
+      swiftSettings: strict),
     .testTarget(
       name: "TensorsTests", dependencies: ["Tensors", "CKernels", "TestSupport"],
       swiftSettings: strict),
@@ -75,7 +75,7 @@ let package = Package(
       name: "HDF5StoreTests", dependencies: ["HDF5Store", "Tensors", "Results", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
-      name: "HookedGPT2Tests", dependencies: ["HookedGPT2", "Tensors", "HDF5Store", "TestSupport"],
+      name: "HookedGPT2Tests", dependencies: ["NormLens", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
       name: "AnalysesTests", dependencies: ["NormLens", "TestSupport"], swiftSettings: strict),

@@ -101,7 +101,8 @@ struct RunCommand: ParsableCommand {
   }
 
   private func line(_ model: GPT2, _ logits: Tensor, _ token: Int) throws -> PromptTest.Line {
-    let statistics = rowStatistics(logits, target: token)[0]
+    let row = logits.reshaped([1, logits.count])
+    let statistics = rowStatistics(row, target: token)[0]
     return PromptTest.Line(
       rank: statistics.targetRank, logit: statistics.targetLogit,
       probability: statistics.targetProbability, token: shown(try piece(model, token)))
