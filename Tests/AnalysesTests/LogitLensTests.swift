@@ -29,7 +29,7 @@ import Testing
       top = logits.firstIndex(of: largest)!
       topProbability = shares[top]
       // Ten times the error that the lens logits are found to have.
-      let near = 4e-6 * scale
+      let near = 2e-6 * scale
       let leaders = logits.filter { $0 > largest - near }.count
       let rivals = logits.filter { abs($0 - logits[answer]) < near }.count
       isTie = leaders > 1 || rivals > 1
