@@ -34,7 +34,7 @@ struct DemoCommand: ParsableCommand {
 
         import xarray
         dla = xarray.open_dataset("\(output)/dla-mini.h5", group="dla", engine="h5netcdf")
-        print(dla["head"].mean("prompt"))
+        print(dla["head_contribution"].mean("prompt"))
 
       or here: normlens show \(output)/dla-mini.h5
       """)
@@ -82,7 +82,7 @@ struct DemoCommand: ParsableCommand {
         compact(values("closure_error").map(Swift.abs).max() ?? .nan),
       ])
       strongest.append(
-        "  \(model.identity.name): \(strongestHeads(values("head"), model.config, count))")
+        "  \(model.identity.name): \(strongestHeads(values("head_contribution"), model.config, count))")
     }
     Terminal.print(
       """
