@@ -233,12 +233,14 @@ public struct DirectLogitAttribution: Sendable {
       variable(
         "nmae_pooled", [], [Float(pooled)],
         "error of the frozen-scale attribution of heads, pooled", units: "percent",
-        sign: "not signed", formula: "100 sum|head_contribution - head_direct_effect| / sum|head_direct_effect|"),
+        sign: "not signed",
+        formula: "100 sum|head_contribution - head_direct_effect| / sum|head_direct_effect|"),
       variable(
         "nmae_head_mean", [], [Float(headMean)],
         "error of the frozen-scale attribution, mean over heads", units: "percent",
         sign: "not signed",
-        formula: "mean over heads of 100 sum_i|contribution - direct effect| / sum_i|direct effect|"),
+        formula: "mean over heads of 100 sum_i|contribution - direct effect| / sum_i|direct effect|"
+      ),
     ]
     let group = ResultGroup(
       path: "dla", dimensions: dimensions,

@@ -68,7 +68,8 @@ struct BenchCommand: ParsableCommand {
   private func measure(
     _ name: String, _ path: String, _ config: GPT2Config, _ limits: MachineLimits
   ) throws -> Measurement {
-    func bound(_ prompts: Int, _ length: Int, extraBytes: Int = 0, allLogits: Bool = true) -> Double {
+    func bound(_ prompts: Int, _ length: Int, extraBytes: Int = 0, allLogits: Bool = true) -> Double
+    {
       let cost = Cost(config, prompts: prompts, length: length, allLogits: allLogits)
       return Swift.max(
         cost.flops / limits.sgemmFlops,

@@ -82,7 +82,8 @@ struct DemoCommand: ParsableCommand {
         compact(values("closure_error").map(Swift.abs).max() ?? .nan),
       ])
       strongest.append(
-        "  \(model.identity.name): \(strongestHeads(values("head_contribution"), model.config, count))")
+        "  \(model.identity.name): \(strongestHeads(values("head_contribution"), model.config, count))"
+      )
     }
     Terminal.print(
       """
