@@ -53,12 +53,12 @@ let package = Package(
       swiftSettings: strict),
     .target(name: "HookedGPT2", dependencies: ["Tensors"], swiftSettings: safe),
     .target(
-      name: "Analyses", dependencies: ["HookedGPT2", "Results", "Tensors"], swiftSettings: safe),
+      name: "Analyses", dependencies: ["HookedGPT2", "Results", "Tensors", orderedCollections], swiftSettings: safe),
     .target(
       name: "Reporting", dependencies: ["Results", orderedCollections], swiftSettings: safe),
     .target(
       name: "NormLens",
-      dependencies: ["Tensors", "Results", "HDF5Store", "HookedGPT2", "Analyses", "Reporting"],
+      dependencies: ["Tensors", "Results", "HDF5Store", "HookedGPT2", "Analyses", "Reporting", orderedCollections],
       swiftSettings: safe),
     .target(
       name: "NormLensCommands", dependencies: ["NormLens", argumentParser], swiftSettings: safe),
@@ -66,15 +66,16 @@ let package = Package(
       name: "NormLensMain", dependencies: ["NormLensCommands"], swiftSettings: safe),
 
     .target(
-      name: "TestSupport", dependencies: ["Tensors", "HDF5Store", "HookedGPT2"],
-      path: "Tests/TestSupport", resources: [], swiftSettings: strict),
+      name: "TestSupport", dependencies: ["NormLens"], path: "Tests/TestSupport",
+      swiftSettings: strict),
     .testTarget(
-      name: "TensorsTests", dependencies: ["Tensors", "TestSupport"], swiftSettings: strict),
+      name: "TensorsTests", dependencies: ["Tensors", "CKernels", "TestSupport"],
+      swiftSettings: strict),
     .testTarget(
       name: "HDF5StoreTests", dependencies: ["HDF5Store", "Tensors", "Results", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
-      name: "HookedGPT2Tests", dependencies: ["HookedGPT2", "Tensors", "HDF5Store", "TestSupport"],
+      name: "HookedGPT2Tests", dependencies: ["NormLens", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
       name: "AnalysesTests", dependencies: ["NormLens", "TestSupport"], swiftSettings: strict),

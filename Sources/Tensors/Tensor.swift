@@ -71,6 +71,11 @@ public struct Tensor: Sendable {
   /// Whether the scalars are borrowed from memory this library does not own (a mapped file).
   public var isBorrowed: Bool { storage.owner != nil }
 
+  /// Whether both tensors look at the same memory from the same scalar on.
+  public func sharesStorage(with other: Tensor) -> Bool {
+    storage.base + offset == other.storage.base + other.offset
+  }
+
   /// The scalars in row-major order, without a copy.
   public var span: Span<Float> {
     @_lifetime(borrow self)

@@ -1,8 +1,52 @@
-// The hot kernels that a profile asked for. No allocation, no globals, no threads.
+// The hot kernels that a profile asked for. No allocation, no globals, no threads: a caller slices
+// the work over its threads. Matrices are row-major float32; `ld...` is the number of floats from
+// one row to the next. Each kernel picks the widest instructions that the CPU has.
 #ifndef NORMLENS_CKERNELS_H
 #define NORMLENS_CKERNELS_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+// Floats in a vector register of the kernels below: 16 with AVX-512, 8 with AVX2, else 4. At 4 the
+// skinny products are correct but no faster than sgemm.
+int nl_simd_width(void);
+
+// y[m, n] = x[m, k] w[k, n] + bias[n] (bias may be NULL), for few rows m: reads w from memory once
+// where sgemm would first repack it. Callers slice n, best at multiples of 16 with 64-byte aligned
+// rows of w. Stack: 24 KB.
+void nl_skinny_nn(
+  ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *restrict x, ptrdiff_t ldx,
+  const float *restrict w, ptrdiff_t ldw, const float *restrict bias, float *restrict y,
+  ptrdiff_t ldy);
+
+// y[m, n] = x[m, k] w[n, k]^T + bias[n] (bias may be NULL), likewise. Stack: 200 KB.
+void nl_skinny_nt(
+  ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *restrict x, ptrdiff_t ldx,
+  const float *restrict w, ptrdiff_t ldw, const float *restrict bias, float *restrict y,
+  ptrdiff_t ldy);
+
+// out[n] = gelu(in[n]) by the tanh formula (GPT-2's gelu_new), within 1e-6 |in|. The limits at
+// infinity are 0 and infinity; NaN stays NaN. `out` may be `in`.
+void nl_gelu_new(ptrdiff_t n, const float *in, float *out);
+
+// Likewise by the error function.
+void nl_gelu_erf(ptrdiff_t n, const float *in, float *out);
+
+// For each of x[rows, d]: scale = sqrt(var + eps) with the biased variance,
+// normalized = (x - mean) / scale, y = normalized * gain[d] + bias[d]. gain and bias may be NULL (1
+// and 0); scale[rows] and normalized[rows, d] may be NULL (not wanted). `y` may be `x`.
+void nl_layer_norm(
+  ptrdiff_t rows, ptrdiff_t d, const float *x, float eps, const float *restrict gain,
+  const float *restrict bias, float *y, float *restrict scale, float *restrict normalized);
+
+// out[rows, columns] = softmax(scale * in[rows, columns]) with scale > 0. If `causal`, row r sees the
+// columns 0 ... first_valid + r and is 0 in the others, whose inputs are not read. An input of -inf
+// has weight 0; a row without any other input is 0 everywhere. `out` may be `in`.
+void nl_softmax(
+  ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t ld_in, const float *in, ptrdiff_t ld_out,
+  float *out, float scale, ptrdiff_t first_valid, int causal);
+
+// The CRC-32C of data[n], continuing from the checksum `crc` of the bytes before (0 if none).
+uint32_t nl_crc32c(uint32_t crc, const void *data, size_t n);
 
 #endif

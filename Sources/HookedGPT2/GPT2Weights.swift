@@ -1,0 +1,141 @@
+public import Tensors
+
+/// The parameters of a model; vectors multiply from the left (`x·W`).
+///
+/// Matrices are kept as the checkpoint has them and are usually mapped from its file; `W_Q` of one
+/// head is a view into the fused `c_attn`.
+public struct GPT2Weights: Sendable {
+  /// A LayerNorm's parameters.
+  public struct LayerNorm: Sendable {
+    /// γ, shape `[d_model]`.
+    public let gain: Tensor
+    /// β, shape `[d_model]`.
+    public let bias: Tensor
+  }
+
+  /// The parameters of one block.
+  public struct Block: Sendable {
+    /// The LayerNorm before attention; nil without LayerNorm.
+    public let ln1: LayerNorm?
+    /// Queries, keys and values side by side, shape `[d_model, 3·d_model]`, heads within each.
+    public let W_QKV: Tensor
+    /// Their biases, shape `[3·d_model]`.
+    public let b_QKV: Tensor
+    /// From the heads' values back to the stream, shape `[n_heads·d_head, d_model]`.
+    public let W_O: Tensor
+    /// Its bias, shape `[d_model]`.
+    public let b_O: Tensor
+    /// The LayerNorm before the MLP; nil without LayerNorm.
+    public let ln2: LayerNorm?
+    /// From the stream to the neurons, shape `[d_model, d_mlp]`.
+    public let W_in: Tensor
+    /// Its bias, shape `[d_mlp]`.
+    public let b_in: Tensor
+    /// From the neurons to the stream, shape `[d_mlp, d_model]`.
+    public let W_out: Tensor
+    /// Its bias, shape `[d_model]`.
+    public let b_out: Tensor
+  }
+
+  /// Token embeddings, shape `[d_vocab, d_model]`.
+  public let W_E: Tensor
+  /// Position embeddings, shape `[n_ctx, d_model]`.
+  public let W_pos: Tensor
+  /// The blocks.
+  public let blocks: [Block]
+  /// The LayerNorm before the unembedding; nil without LayerNorm.
+  public let lnFinal: LayerNorm?
+  /// The unembedding transposed, `W_Uᵀ`, shape `[d_vocab, d_model]`; `W_E` itself when tied.
+  public let W_U_transposed: Tensor
+  /// The unembedding's bias, shape `[d_vocab]`; nil where it is zero.
+  public let b_U: Tensor?
+
+  /// Takes the parameters from `tensors`, named as Hugging Face names them without `transformer.`
+  /// (`h.0.attn.c_attn.weight`), plus `unembed.weight` and `unembed.bias` when untied.
+  ///
+  /// - Throws: `ModelError.missingTensor`, `.tensorShape`, `.unusedTensors`.
+  public init(_ tensors: [String: Tensor], config: GPT2Config) throws(ModelError) {
+    var reader = Reader(tensors: tensors)
+    let (d, m) = (config.dModel, config.dMLP)
+    let normed = config.normalization == .layerNorm
+
+    W_E = try reader.take("wte.weight", [config.dVocab, d])
+    W_pos = try reader.take("wpe.weight", [config.nCtx, d])
+    var blocks: [Block] = []
+    for layer in 0..<config.nLayers {
+      let h = "h.\(layer)"
+      blocks.append(
+        Block(
+          ln1: normed ? try reader.takeLayerNorm("\(h).ln_1", d) : nil,
+          W_QKV: try reader.take("\(h).attn.c_attn.weight", [d, 3 * d]),
+          b_QKV: try reader.take("\(h).attn.c_attn.bias", [3 * d]),
+          W_O: try reader.take("\(h).attn.c_proj.weight", [d, d]),
+          b_O: try reader.take("\(h).attn.c_proj.bias", [d]),
+          ln2: normed ? try reader.takeLayerNorm("\(h).ln_2", d) : nil,
+          W_in: try reader.take("\(h).mlp.c_fc.weight", [d, m]),
+          b_in: try reader.take("\(h).mlp.c_fc.bias", [m]),
+          W_out: try reader.take("\(h).mlp.c_proj.weight", [m, d]),
+          b_out: try reader.take("\(h).mlp.c_proj.bias", [d])))
+    }
+    self.blocks = blocks
+    lnFinal = normed ? try reader.takeLayerNorm("ln_f", d) : nil
+    if config.tiedUnembed {
+      W_U_transposed = W_E
+      b_U = nil
+    } else {
+      W_U_transposed = try reader.take("unembed.weight", [config.dVocab, d])
+      b_U = try reader.takeIfPresent("unembed.bias", [config.dVocab])
+    }
+    try reader.finish()
+  }
+
+  /// The number of scalars.
+  public var parameterCount: Int {
+    var count = W_E.count + W_pos.count + (b_U?.count ?? 0)
+    // A tied unembedding is the embedding and counts once.
+    if b_U != nil || !sharesEmbedding { count += W_U_transposed.count }
+    for block in blocks {
+      let norms = [block.ln1, block.ln2].compactMap { $0 }
+      count += norms.reduce(0) { $0 + $1.gain.count + $1.bias.count }
+      count += [
+        block.W_QKV, block.b_QKV, block.W_O, block.b_O, block.W_in, block.b_in, block.W_out,
+        block.b_out,
+      ].reduce(0) { $0 + $1.count }
+    }
+    if let lnFinal { count += lnFinal.gain.count + lnFinal.bias.count }
+    return count
+  }
+
+  private var sharesEmbedding: Bool { W_U_transposed.sharesStorage(with: W_E) }
+
+  /// The unembedding direction of `token`, `W_U[:, token]`, shape `[d_model]`.
+  public func unembedding(of token: Int) -> Tensor { W_U_transposed.row(token) }
+
+  /// Takes tensors out of a dictionary until none is left.
+  private struct Reader {
+    var tensors: [String: Tensor]
+
+    mutating func take(_ name: String, _ shape: [Int]) throws(ModelError) -> Tensor {
+      guard let tensor = try takeIfPresent(name, shape) else {
+        throw .missingTensor(name: name)
+      }
+      return tensor
+    }
+
+    mutating func takeIfPresent(_ name: String, _ shape: [Int]) throws(ModelError) -> Tensor? {
+      guard let tensor = tensors.removeValue(forKey: name) else { return nil }
+      guard tensor.shape == shape else {
+        throw .tensorShape(name: name, expected: shape, found: tensor.shape)
+      }
+      return tensor
+    }
+
+    mutating func takeLayerNorm(_ name: String, _ d: Int) throws(ModelError) -> LayerNorm {
+      LayerNorm(gain: try take("\(name).weight", [d]), bias: try take("\(name).bias", [d]))
+    }
+
+    func finish() throws(ModelError) {
+      if !tensors.isEmpty { throw .unusedTensors(names: tensors.keys.sorted()) }
+    }
+  }
+}

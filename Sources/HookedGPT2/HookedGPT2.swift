@@ -1,1 +1,0 @@
-// HookedGPT2

@@ -1,0 +1,35 @@
+public import HookedGPT2
+
+extension Checkpoint {
+  /// Opens a model by path or bundled name.
+  ///
+  /// - Parameters:
+  ///   - source: a model file, a Hugging Face directory, or `mini`, `mini-vanilla`, `mini-lnfree`.
+  ///   - verify: whether a model file's checksums are compared.
+  /// - Throws: `ModelSourceError`, `HDF5Error`, `ModelError`, `TokenizerError`.
+  public static func open(_ source: String, verify: Bool = true) throws -> Checkpoint {
+    switch PathKind(source) {
+    case .directory: return try HuggingFaceDirectory.read(source)
+    case .file: return try ModelFile.read(source, verify: verify)
+    case .missing: break
+    }
+    if BundledModels.names.contains(source) {
+      return try ModelFile.read(try BundledModels.path(source), verify: verify)
+    }
+    throw ModelSourceError.notFound(
+      name: source, suggestion: nearestText(to: source, among: BundledModels.names))
+  }
+}
+
+extension GPT2 {
+  /// Opens a model by path or bundled name.
+  ///
+  /// - Parameters:
+  ///   - source: a model file, a Hugging Face directory, or `mini`, `mini-vanilla`, `mini-lnfree`.
+  ///   - verify: whether a model file's checksums are compared.
+  /// - Returns: the model; a model file's weights stay in the mapped file.
+  /// - Throws: `ModelSourceError`, `HDF5Error`, `ModelError`, `TokenizerError`.
+  public static func load(_ source: String, verify: Bool = true) throws -> GPT2 {
+    try Checkpoint.open(source, verify: verify).model()
+  }
+}

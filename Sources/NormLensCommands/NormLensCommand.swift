@@ -1,0 +1,57 @@
+public import ArgumentParser
+import Foundation
+import NormLens
+
+/// The command `normlens`: a list of subcommands.
+public struct NormLensCommand: ParsableCommand {
+  /// The subcommands, in the order of the help.
+  public static let configuration = CommandConfiguration(
+    commandName: "normlens",
+    abstract: "Look inside GPT-2 style transformers, with LayerNorm and without.",
+    discussion: """
+      MODEL is a NormLens model file (.h5), a Hugging Face directory, or a bundled model: \
+      mini, mini-vanilla, mini-lnfree.
+      """,
+    version: normLensVersion,
+    subcommands: [
+      InspectCommand.self, ConvertCommand.self, InitCommand.self,
+      RunCommand.self, TokenizeCommand.self, CacheCommand.self, LensCommand.self,
+      DLACommand.self, ShowCommand.self,
+    ])
+
+  /// The command.
+  public init() {}
+
+  /// Runs the process' command line and leaves with its exit status.
+  public static func runProcess() -> Never {
+    do {
+      var command = try parseAsRoot()
+      try command.run()
+      leave(with: 0)
+    } catch {
+      // Help and version arrive as errors of status 0.
+      let usage = exitCode(for: error)
+      let status = ExitStatus(error)
+      if usage == .success {
+        Terminal.print(message(for: error))
+        leave(with: 0)
+      }
+      if let status {
+        if status != .interrupted { Terminal.complain(describe(error)) }
+        leave(with: status.rawValue)
+      }
+      FileHandle.standardError.write(Data((fullMessage(for: error) + "\n").utf8))
+      leave(with: usage.rawValue)
+    }
+  }
+
+  private static func leave(with status: Int32) -> Never {
+    fflush(nil)
+    Foundation.exit(status)
+  }
+
+  /// The one line of an error.
+  private static func describe(_ error: any Error) -> String {
+    String(describing: error).split(whereSeparator: \.isNewline).joined(separator: " ")
+  }
+}

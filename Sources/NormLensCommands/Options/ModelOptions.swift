@@ -1,0 +1,89 @@
+import ArgumentParser
+import Foundation
+import NormLens
+
+/// The model and how to compute with it.
+struct ModelOptions: ParsableArguments {
+  @Argument(
+    help: "A model file, a Hugging Face directory, or mini, mini-vanilla, mini-lnfree.",
+    completion: .file())
+  var model: String
+
+  @OptionGroup var compute: ComputeOptions
+
+  @Flag(name: .customLong("no-verify"), help: "Do not compare the model file's checksums.")
+  var noVerify = false
+
+  /// Opens the model.
+  func load() throws -> GPT2 {
+    compute.apply()
+    return try GPT2.load(model, verify: !noVerify)
+  }
+
+  /// Opens the model's file without making a model of it.
+  func open() throws -> Checkpoint {
+    compute.apply()
+    return try Checkpoint.open(model, verify: !noVerify)
+  }
+}
+
+/// How to compute.
+struct ComputeOptions: ParsableArguments {
+  @Option(help: ArgumentHelp("Threads to compute with; all processors by default.", valueName: "n"))
+  var threads: Int?
+
+  func validate() throws {
+    if let threads, threads < 1 {
+      throw ValidationError("--threads \(threads): expected 1 or more")
+    }
+  }
+
+  func apply() {
+    if let threads { Threads.count = threads }
+    Interruption.install()
+  }
+}
+
+/// How much memory a command may use beside the weights.
+struct MemoryOptions: ParsableArguments {
+  @Option(
+    name: .customLong("max-memory"),
+    help: ArgumentHelp(
+      "Memory for activations, such as 500MB or 4GB; a quarter of the machine's by default.",
+      valueName: "size"))
+  var maxMemory: String?
+
+  /// The limit in bytes.
+  var limit: Int {
+    get throws {
+      guard let maxMemory else {
+        return Int(clamping: ProcessInfo.processInfo.physicalMemory / 4)
+      }
+      let units = [("KB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("B", 1)]
+      let text = maxMemory.uppercased()
+      for (unit, factor) in units where text.hasSuffix(unit) {
+        if let number = Double(text.dropLast(unit.count).trimmingCharacters(in: .whitespaces)),
+          number > 0, number * Double(factor) < 1e18
+        {
+          return Int(number * Double(factor))
+        }
+      }
+      throw CommandError("--max-memory '\(maxMemory)': expected a size such as 500MB or 4GB")
+    }
+  }
+
+  /// How many prompts of `each` bytes fit at once, at least one; tells when more than 120 MB are
+  /// needed.
+  func batch(_ prompts: Int, each: Int, quiet: Bool) throws -> Int {
+    let limit = try limit
+    let count = max(1, min(prompts, limit / max(each, 1)))
+    let need = count * each
+    if need > 120_000_000 && !quiet {
+      Terminal.note(
+        "needs about \(bytes(need)) of memory beside the weights"
+          + (count < prompts ? " (\(count) of \(prompts) prompts at a time)" : "")
+          + (need > limit ? ", more than --max-memory" : ""))
+    }
+    return count
+  }
+}

@@ -1,0 +1,6 @@
+import NormLensCommands
+
+@main
+enum Main {
+  static func main() { NormLensCommand.runProcess() }
+}

@@ -1,0 +1,119 @@
+import CKernels
+
+/// The non-linearity of an MLP.
+public enum Activation: String, Sendable, CaseIterable {
+  /// GELU in its tanh form, `0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`: GPT-2's own.
+  case geluNew = "gelu_new"
+  /// GELU with the error function.
+  case gelu
+  /// `max(0, x)`.
+  case relu
+
+  /// The activation of every scalar.
+  ///
+  /// - Returns: `x`'s shape.
+  public func callAsFunction(_ x: Tensor) -> Tensor {
+    var y = Tensor(uninitialized: x.shape)
+    x.withUnsafeBufferPointer { xs in
+      y.withUnsafeMutableBufferPointer { ys in
+        guard let x = xs.baseAddress, let y = ys.baseAddress else { return }
+        parallelRows(xs.count, rowWork: 1) { range in
+          let (from, to, n) = (x + range.lowerBound, y + range.lowerBound, range.count)
+          switch self {
+          case .geluNew: nl_gelu_new(n, from, to)
+          case .gelu: nl_gelu_erf(n, from, to)
+          case .relu: for i in 0..<n { to[i] = from[i] < 0 ? 0 : from[i] }
+          }
+        }
+      }
+    }
+    return y
+  }
+}
+
+/// What a layer normalisation computes on its way.
+public struct LayerNormParts: Sendable {
+  /// `normalized ⊙ gain + bias`, the input's shape.
+  public var output: Tensor
+  /// `√(var + ε)` of each row, shape `[rows, 1]`.
+  public var scale: Tensor
+  /// `(x − mean) / scale`, the input's shape.
+  public var normalized: Tensor
+}
+
+/// Layer normalisation of each row: `(x − mean(x)) / √(var(x) + ε) ⊙ gain + bias`, with the biased
+/// variance.
+///
+/// - Parameters:
+///   - x: shape `[rows, d]`.
+///   - epsilon: ε.
+///   - gain: shape `[d]`.
+///   - bias: shape `[d]`.
+/// - Returns: shape `[rows, d]`.
+/// - Precondition: `gain` and `bias` have `d` scalars.
+public func layerNorm(_ x: Tensor, epsilon: Float, gain: Tensor, bias: Tensor) -> Tensor {
+  layerNorm(x, epsilon: epsilon, gain: gain, bias: bias, keepParts: false).output
+}
+
+/// Layer normalisation together with its scale and its normalised input.
+///
+/// Shapes as for `layerNorm(_:epsilon:gain:bias:)`.
+public func layerNormParts(
+  _ x: Tensor, epsilon: Float, gain: Tensor, bias: Tensor
+) -> LayerNormParts {
+  layerNorm(x, epsilon: epsilon, gain: gain, bias: bias, keepParts: true)
+}
+
+private func layerNorm(
+  _ x: Tensor, epsilon: Float, gain: Tensor, bias: Tensor, keepParts: Bool
+) -> LayerNormParts {
+  let (rows, d) = (x.shape[0], x.rowCount)
+  precondition(
+    gain.count == d && bias.count == d,
+    "layerNorm: x has shape \(x.shape), gain \(gain.shape), bias \(bias.shape)")
+  var output = Tensor(uninitialized: x.shape)
+  var scale = Tensor(uninitialized: [keepParts ? rows : 0, 1])
+  var normalized = Tensor(uninitialized: keepParts ? x.shape : [0])
+  x.withUnsafeBufferPointer { xs in
+    gain.withUnsafeBufferPointer { gains in
+      bias.withUnsafeBufferPointer { biases in
+        output.withUnsafeMutableBufferPointer { ys in
+          scale.withUnsafeMutableBufferPointer { scales in
+            normalized.withUnsafeMutableBufferPointer { normals in
+              guard let x = xs.baseAddress, let y = ys.baseAddress else { return }
+              parallelRows(rows, rowWork: d) { range in
+                let first = range.lowerBound
+                nl_layer_norm(
+                  range.count, d, x + first * d, epsilon, gains.baseAddress, biases.baseAddress,
+                  y + first * d,
+                  keepParts ? scales.baseAddress.map { $0 + first } : nil,
+                  keepParts ? normals.baseAddress.map { $0 + first * d } : nil)
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+  return LayerNormParts(output: output, scale: scale, normalized: normalized)
+}
+
+/// The softmax of each row; a row whose entries are all −∞ gives zeros.
+///
+/// - Parameter x: shape `[…, columns]`.
+/// - Returns: `x`'s shape.
+public func softmax(_ x: Tensor) -> Tensor {
+  let columns = x.shape.last ?? 0
+  var y = Tensor(uninitialized: x.shape)
+  guard x.count > 0 else { return y }
+  x.withUnsafeBufferPointer { xs in
+    y.withUnsafeMutableBufferPointer { ys in
+      guard let x = xs.baseAddress, let y = ys.baseAddress else { return }
+      parallelRows(xs.count / columns, rowWork: columns) { range in
+        let start = range.lowerBound * columns
+        nl_softmax(range.count, columns, columns, x + start, columns, y + start, 1, 0, 0)
+      }
+    }
+  }
+  return y
+}
