@@ -138,7 +138,9 @@ import Testing
       groups: [
         ResultGroup(
           path: "g",
-          dimensions: [Dimension("a", count: 3), Dimension("b", count: 1000), Dimension("c", count: 700)],
+          dimensions: [
+            Dimension("a", count: 3), Dimension("b", count: 1000), Dimension("c", count: 700),
+          ],
           variables: [
             ResultVariable("x", ["a", "b", "c"], .float32(values), longName: "x", units: "1")
           ])
