@@ -37,7 +37,7 @@ public struct NormLensCommand: ParsableCommand {
         leave(with: 0)
       }
       if let status {
-        if status != .interrupted { Terminal.complain(describe(error)) }
+        Terminal.complain(describe(error))
         leave(with: status.rawValue)
       }
       FileHandle.standardError.write(Data((fullMessage(for: error) + "\n").utf8))

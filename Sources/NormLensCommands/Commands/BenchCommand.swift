@@ -47,14 +47,17 @@ struct BenchCommand: ParsableCommand {
     let directory = FileManager.default.temporaryDirectory
       .appendingPathComponent("normlens-bench-\(ProcessInfo.processInfo.processIdentifier)")
     try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(at: directory) }
     let path = directory.appendingPathComponent("model.h5").path
+    let slots = [path, directory.path].map(TemporaryFiles.register)
+    defer {
+      try? FileManager.default.removeItem(at: directory)
+      slots.forEach(TemporaryFiles.forget)
+    }
     try ModelFile.write(try Checkpoint.random(config, name: "bench", seed: 0), to: path)
 
     let limits = MachineLimits.measure()
     var results: [Measurement] = []
     for name in Self.names where wanted?.contains(name) ?? true {
-      try Interruption.check()
       results.append(try measure(name, path, config, limits))
     }
     let model = try GPT2.load(path)

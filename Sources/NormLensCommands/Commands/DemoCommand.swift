@@ -63,7 +63,7 @@ struct DemoCommand: ParsableCommand {
       let prompts = try indirectObject(model)
       count = prompts.count
       var result = try DirectLogitAttribution().run(
-        model, prompts, progress: { _ in try Interruption.check() })
+        model, prompts)
       result.provenance = result.provenance.merging(runProvenance(prependBOS: true))
       let path = "\(output)/dla-\(model.identity.name).h5"
       try ResultFile.write(result, to: path)
