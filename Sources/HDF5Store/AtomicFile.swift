@@ -17,6 +17,7 @@ final class AtomicFile {
   let temporary: String
   private let destination: String
   private var isPending = true
+  private let slot: TemporaryFiles.Slot?
   private static let serial = Atomic<Int>(0)
 
   /// Creates the temporary file, empty.
@@ -28,9 +29,13 @@ final class AtomicFile {
     let descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
     guard descriptor >= 0 else { throw .cannotCreate(path: path, reason: systemReason()) }
     close(descriptor)
+    self.slot = TemporaryFiles.register(temporary)
   }
 
-  deinit { discard() }
+  deinit {
+    discard()
+    TemporaryFiles.forget(slot)
+  }
 
   /// Where a file given as `path` really goes: through symbolic links, which stay links.
   private static func resolved(_ path: String) throws(HDF5Error) -> String {

@@ -169,8 +169,8 @@ public final class HDF5File: @unchecked Sendable {
       for (extent, (first, length)) in zip(info.shape, zip(start, count)) {
         guard first >= 0, length >= 0, first <= extent, length <= extent - first else {
           throw .damaged(
-            path: path, object: object.name, expected: "at least \(start) + \(count) along its axes",
-            found: "shape \(info.shape)")
+            path: path, object: object.name,
+            expected: "at least \(start) + \(count) along its axes", found: "shape \(info.shape)")
         }
       }
       return try read(object, info, slab: .init(start: start, count: count))

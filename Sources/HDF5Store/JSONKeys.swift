@@ -40,23 +40,19 @@ struct JSONKeys {
 
   private func equals(_ index: Int, _ key: [UInt8]) -> Bool {
     let range = range(index)
-    guard range.count == key.count else { return false }
-    for (offset, byte) in key.enumerated() where bytes[range.lowerBound + offset] != byte {
-      return false
-    }
-    return true
+    return range.count == key.count && bytes[range].elementsEqual(key)
   }
 
   private mutating func grow() {
     slots = [Int32](repeating: -1, count: max(64, slots.count * 2))
     for index in ends.indices {
-      var slot = Int(truncatingIfNeeded: hash(Array(bytes[range(index)]))) & (slots.count - 1)
+      var slot = Int(truncatingIfNeeded: hash(bytes[range(index)])) & (slots.count - 1)
       while slots[slot] >= 0 { slot = (slot + 1) & (slots.count - 1) }
       slots[slot] = Int32(index)
     }
   }
 
-  private func hash(_ key: [UInt8]) -> UInt64 {
+  private func hash(_ key: some Sequence<UInt8>) -> UInt64 {
     var hash = seed
     for byte in key {
       hash = (hash ^ UInt64(byte)) &* 0x9E37_79B9_7F4A_7C15

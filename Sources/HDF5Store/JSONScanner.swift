@@ -379,10 +379,8 @@ public struct JSONScanner {
         guard (0xdc00..<0xe000).contains(low) else { throw lone(start) }
         code = 0x10000 + (code - 0xd800) << 10 + (low - 0xdc00)
       }
-      guard let scalar = Unicode.Scalar(code), let encoded = UTF8.encode(scalar) else {
-        throw lone(start)
-      }
-      scratch.append(contentsOf: encoded)
+      guard let scalar = Unicode.Scalar(code) else { throw lone(start) }
+      UTF8.encode(scalar).map { scratch.append(contentsOf: $0) }
     default:
       position -= 1
       throw unexpected("one of \" \\ / b f n r t u")
@@ -397,9 +395,14 @@ public struct JSONScanner {
   private mutating func hexadecimal() throws(JSONError) -> UInt32 {
     var code: UInt32 = 0
     for _ in 0..<4 {
-      guard let byte = peek, let digit = Character(Unicode.Scalar(byte)).hexDigitValue,
-        byte < 0x80
-      else { throw unexpected("four hexadecimal digits") }
+      guard let byte = peek else { throw unexpected("four hexadecimal digits") }
+      let digit: UInt8
+      switch byte {
+      case 0x30...0x39: digit = byte - 0x30
+      case 0x41...0x46: digit = byte - 0x41 + 10
+      case 0x61...0x66: digit = byte - 0x61 + 10
+      default: throw unexpected("four hexadecimal digits")
+      }
       code = code << 4 | UInt32(digit)
       position += 1
     }

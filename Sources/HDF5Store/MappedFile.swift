@@ -62,7 +62,8 @@ final class MappedFile: @unchecked Sendable {
     guard status.st_mode & S_IFMT == S_IFREG else {
       close(descriptor)
       let isDirectory = status.st_mode & S_IFMT == S_IFDIR
-      throw .unreadable(path: path, reason: isDirectory ? "is a directory" : "is not a regular file")
+      throw .unreadable(
+        path: path, reason: isDirectory ? "is a directory" : "is not a regular file")
     }
     return descriptor
   }

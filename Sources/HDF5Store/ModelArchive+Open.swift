@@ -132,6 +132,14 @@ extension ModelArchive {
   // MARK: Arrays
 
   private static func verify(_ contents: Contents) throws(HDF5Error) {
+    if case .integer(let sum)? = contents.attributes[attributesChecksum] {
+      let found = crc32c(of: contents.attributes)
+      guard sum == Int(found) else {
+        throw .damaged(
+          path: contents.file.path, object: "root attributes",
+          expected: "crc32c \(hex(UInt32(truncatingIfNeeded: sum)))", found: hex(found))
+      }
+    }
     let sums = ParallelChecksums.crc32c(
       of: contents.arrays.map {
         UnsafeRawBufferPointer(rebasing: contents.file.bytes[$0.bytes])

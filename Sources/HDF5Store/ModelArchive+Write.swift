@@ -7,8 +7,9 @@ extension ModelArchive {
   /// Writes a model file; it appears at `path` complete, or not at all.
   ///
   /// - Parameters:
-  ///   - attributes: root attributes. `format`, `format_version` and `weights_sha256` are made
-  ///     here; where they occur, as in the attributes of an opened archive, they are replaced.
+  ///   - attributes: root attributes. `format`, `format_version`, `weights_sha256` and
+  ///     `attributes_crc32c` are made here; where they occur, as in the attributes of an opened
+  ///     archive, they are replaced.
   ///   - tensors: in the order in which they are to lie in the file.
   ///   - tokenizer: written to `/tokenizer`.
   ///   - path: replaced if it exists.
@@ -71,14 +72,15 @@ extension ModelArchive {
     _ tensors: [(name: String, tensor: Tensor)], _ tokenizer: TokenizerPayload?,
     _ dtype: StoredType, in root: HDF5Object
   ) throws(HDF5Error) {
-    let reserved: Set = ["format", "format_version", "weights_sha256"]
-    try root.setAttribute("format", .string(format), style: .fixedLength)
-    try root.setAttribute("format_version", .integer(formatVersion), style: .fixedLength)
-    for (key, value) in attributes where !reserved.contains(key) {
-      try root.setAttribute(key, value, style: .fixedLength)
-    }
-    let sum = try writeWeights(tensors, dtype, in: root)
-    try root.setAttribute("weights_sha256", .string(sum), style: .fixedLength)
+    let reserved: Set = ["format", "format_version", "weights_sha256", attributesChecksum]
+    var all: OrderedDictionary<String, AttributeValue> = [
+      "format": .string(format), "format_version": .integer(formatVersion),
+    ]
+    for (key, value) in attributes where !reserved.contains(key) { all[key] = value }
+    all["weights_sha256"] = .string(try writeWeights(tensors, dtype, in: root))
+    try root.setAttributes(all, style: .fixedLength)
+    try root.setNumbers(
+      attributesChecksum, [crc32c(of: all)], shape: nil, nl_H5T_STD_U32LE(), nl_H5T_STD_U32LE())
     if let tokenizer { try write(tokenizer, in: root) }
   }
 

@@ -63,4 +63,47 @@ public struct ModelArchive: Sendable {
     }
     return bytes
   }
+
+  /// The checksum of attributes, each with its name and kind, in order.
+  ///
+  /// Object headers have checksums of their own, but attributes beyond 64 KiB (the reference
+  /// logits) lie in a heap where nothing would notice a flipped bit.
+  static func crc32c(of attributes: OrderedDictionary<String, AttributeValue>) -> UInt32 {
+    var bytes: [UInt8] = []
+    func put<T: BitwiseCopyable>(_ number: T) {
+      withUnsafeBytes(of: number) { bytes.append(contentsOf: $0) }
+    }
+    func put(_ kind: Unicode.Scalar, _ count: Int) {
+      bytes.append(UInt8(ascii: kind))
+      put(Int64(count).littleEndian)
+    }
+    func put(_ text: String) { bytes.append(contentsOf: Array(text.utf8) + [0]) }
+    for (name, value) in attributes where name != attributesChecksum {
+      put(name)
+      switch value {
+      case .string(let text):
+        put("s", 1)
+        put(text)
+      case .strings(let texts):
+        put("S", texts.count)
+        texts.forEach(put)
+      case .integer(let number):
+        put("i", 1)
+        put(Int64(number).littleEndian)
+      case .integers(let numbers):
+        put("I", numbers.count)
+        for number in numbers { put(Int64(number).littleEndian) }
+      case .number(let number):
+        put("f", 1)
+        put(number.bitPattern.littleEndian)
+      case .numbers(let numbers):
+        put("F", numbers.count)
+        for number in numbers { put(number.bitPattern.littleEndian) }
+      }
+    }
+    return bytes.withUnsafeBytes { Tensors.crc32c($0) }
+  }
+
+  /// The root attribute that holds ``crc32c(of:)`` of all others.
+  static let attributesChecksum = "attributes_crc32c"
 }

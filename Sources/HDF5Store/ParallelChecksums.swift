@@ -21,7 +21,8 @@ enum ParallelChecksums {
       var start = 0
       while start < range.count {
         let end = min(start + pieceBytes, range.count)
-        pieces.append(Piece(range: index, bytes: UnsafeRawBufferPointer(rebasing: range[start..<end])))
+        let bytes = UnsafeRawBufferPointer(rebasing: range[start..<end])
+        pieces.append(Piece(range: index, bytes: bytes))
         start = end
       }
     }

@@ -281,7 +281,8 @@ public final class ResultFileWriter: @unchecked Sendable {
         else { throw dataset.file.failure(dataset.name, "attaching the axis '\(name)'") }
       }
       var attributes = variable.attributes
-      if attributes["coordinates"] == nil, let names = ResultRules.coordinates(of: variable, group) {
+      if attributes["coordinates"] == nil, let names = ResultRules.coordinates(of: variable, group)
+      {
         attributes["coordinates"] = .string(names)
       }
       if variable.isCoordinate { attributes[ResultRules.role] = .string("coordinate") }

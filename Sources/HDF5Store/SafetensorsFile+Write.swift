@@ -47,7 +47,8 @@ extension SafetensorsFile {
       let end = offset + 4 * tensor.count
       let shape = tensor.shape.map(String.init).joined(separator: ",")
       members.append(
-        quoted(name) + ":{\"dtype\":\"F32\",\"shape\":[\(shape)],\"data_offsets\":[\(offset),\(end)]}")
+        quoted(name) + ":{\"dtype\":\"F32\",\"shape\":[\(shape)],"
+          + "\"data_offsets\":[\(offset),\(end)]}")
       offset = end
     }
     var text = Array(("{" + members.joined(separator: ",") + "}").utf8)

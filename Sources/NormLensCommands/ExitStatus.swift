@@ -1,6 +1,6 @@
 import NormLens
 
-/// What the command leaves with.
+/// What the command leaves with when something is wrong; an interrupted one leaves with 130.
 enum ExitStatus: Int32 {
   /// An unknown flag, hook or site, or a filter that matches nothing.
   case usage = 64
@@ -12,13 +12,10 @@ enum ExitStatus: Int32 {
   case cannotCreate = 73
   /// Reading or writing failed midway.
   case io = 74
-  /// Interrupted from the keyboard.
-  case interrupted = 130
 
   /// The status of an error of this project; nil for one of the command line's own.
   init?(_ error: any Error) {
     switch error {
-    case is Interrupted: self = .interrupted
     case let error as CommandError: self = error.status
     case let error as HDF5Error:
       switch error.kind {
@@ -50,6 +47,3 @@ struct CommandError: Error, CustomStringConvertible {
     self.status = status
   }
 }
-
-/// The user asked to stop.
-struct Interrupted: Error {}

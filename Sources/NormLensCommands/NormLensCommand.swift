@@ -14,9 +14,9 @@ public struct NormLensCommand: ParsableCommand {
       """,
     version: normLensVersion,
     subcommands: [
-      InspectCommand.self, ConvertCommand.self, InitCommand.self,
+      DemoCommand.self, InspectCommand.self, ConvertCommand.self, InitCommand.self,
       RunCommand.self, TokenizeCommand.self, CacheCommand.self, LensCommand.self,
-      DLACommand.self, ShowCommand.self,
+      DLACommand.self, ShowCommand.self, BenchCommand.self,
     ])
 
   /// The command.
@@ -37,7 +37,7 @@ public struct NormLensCommand: ParsableCommand {
         leave(with: 0)
       }
       if let status {
-        if status != .interrupted { Terminal.complain(describe(error)) }
+        Terminal.complain(describe(error))
         leave(with: status.rawValue)
       }
       FileHandle.standardError.write(Data((fullMessage(for: error) + "\n").utf8))

@@ -1,6 +1,5 @@
 import Foundation
 import NormLens
-import Synchronization
 
 /// Standard output, standard error, and what is known of them.
 enum Terminal {
@@ -40,10 +39,7 @@ struct Progress {
   }
 
   /// Tells that `done` of the total are done.
-  ///
-  /// - Throws: `Interrupted` if the user has asked to stop.
-  mutating func update(_ done: Int) throws {
-    try Interruption.check()
+  mutating func update(_ done: Int) {
     guard enabled else { return }
     let now = ContinuousClock.now
     guard now - shown > .milliseconds(200) || (drawn && done >= total), now - start > .seconds(1)
@@ -60,18 +56,15 @@ struct Progress {
   }
 }
 
-/// SIGINT as a request that long work looks for between two batches.
+/// SIGINT and SIGTERM: the process ends at once and leaves no temporary file.
 enum Interruption {
-  private static let asked = Atomic<Bool>(false)
-
-  /// From now on the first SIGINT is a request; a second one ends the process at once.
   static func install() {
-    signal(SIGINT) { _ in
-      if Interruption.asked.exchange(true, ordering: .relaxed) { _exit(130) }
+    TemporaryFiles.prepare()
+    for number in [SIGINT, SIGTERM] {
+      signal(number) { number in
+        TemporaryFiles.removeAll()
+        _exit(128 + number)
+      }
     }
-  }
-
-  static func check() throws {
-    if asked.load(ordering: .relaxed) { throw Interrupted() }
   }
 }

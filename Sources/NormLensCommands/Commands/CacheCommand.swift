@@ -38,7 +38,7 @@ struct CacheCommand: ParsableCommand {
     let written = try recording.write(
       model, prompts, to: output,
       provenance: runProvenance(prependBOS: !self.prompts.noBOS && model.defaultPrependBOS),
-      progress: { try progress.update($0) })
+      progress: { progress.update($0) })
     if quiet { return }
     let seconds = (clock.now - start) / .seconds(1)
     Terminal.print(

@@ -40,7 +40,7 @@ struct DLACommand: ParsableCommand {
     var progress = Progress("dla", total: prompts.count, quiet: output.quiet)
     var result = try attribution.run(
       model, prompts, interventions: interventions.interventions(model),
-      progress: { try progress.update($0) })
+      progress: { progress.update($0) })
     result.provenance = result.provenance.merging(
       runProvenance(prependBOS: !self.prompts.noBOS && model.defaultPrependBOS))
     try output.deliver(result) { Self.table(result, top: top) }
@@ -63,7 +63,7 @@ struct DLACommand: ParsableCommand {
     let headCount = layers.count * heads.count
     let contribution = mean("contribution", components.count)
     let direct = mean("component_direct_effect", components.count)
-    let head = mean("head", headCount)
+    let head = mean("head_contribution", headCount)
     let headDirect = mean("head_direct_effect", headCount)
 
     var table = TextTable([

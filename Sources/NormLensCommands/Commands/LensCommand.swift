@@ -31,7 +31,7 @@ struct LensCommand: ParsableCommand {
     var progress = Progress("lens", total: prompts.count, quiet: output.quiet)
     var result = try lens.run(
       model, prompts, interventions: interventions.interventions(model),
-      progress: { try progress.update($0) })
+      progress: { progress.update($0) })
     result.provenance = result.provenance.merging(
       runProvenance(prependBOS: !self.prompts.noBOS && model.defaultPrependBOS))
     try output.deliver(result) { Self.table(result, prompts.count) }

@@ -66,7 +66,6 @@ struct RunCommand: ParsableCommand {
     if logits { try writeLogits(model, prompts) }
     if output.quiet { return }
     for (index, prompt) in prompts.enumerated() {
-      try Interruption.check()
       if index > 0 && !output.json { Terminal.print("") }
       let changes = try self.changes(model, prompt)
       if let generate {
@@ -223,6 +222,6 @@ struct RunCommand: ParsableCommand {
       model, prompts, to: file,
       provenance: runProvenance(prependBOS: !self.prompts.noBOS && model.defaultPrependBOS),
       interventions: { try changes(model, $0) },
-      progress: { try progress.update($0) })
+      progress: { progress.update($0) })
   }
 }
