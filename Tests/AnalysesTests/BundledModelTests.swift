@@ -42,10 +42,10 @@ import Testing
     }
     let result = try DirectLogitAttribution().run(model, prompts)
     let group = try #require(result[group: "dla"])
-    let targets = group[variable: "target"]!.values.doubles!
+    let targets = try group.doubles("target")
     #expect(targets.allSatisfy { $0 > 3 }, "\(targets)")
-    let pooled = group[variable: "nmae_pooled"]!.values.doubles![0]
-    let closure = group[variable: "closure_error"]!.values.doubles!.map { abs($0) }.max()!
+    let pooled = try group.doubles("nmae_pooled")[0]
+    let closure = try group.doubles("closure_error").map { abs($0) }.max()!
     print("\(name): NMAE pooled \(pooled) %, closure error at most \(closure) logits")
     #expect(closure < 1e-4)
     if name == "mini-lnfree" {
@@ -71,7 +71,7 @@ import Testing
         return
       }
       #expect(top.last == answer)
-      #expect(group[variable: "rank"]!.values.doubles!.last == 0)
+      #expect(try group.doubles("rank").last == 0)
     }
   }
 }

@@ -30,7 +30,7 @@ import Testing
     let layers = try #require(group[dimension: "layer"]?.count)
 
     func values(_ variable: String, _ prompt: Int) throws -> [Double] {
-      let all = try #require(group[variable: variable]?.values.doubles)
+      let all = try group.doubles(variable)
       let width = all.count / prompts.count
       return Array(all[prompt * width..<(prompt + 1) * width])
     }
@@ -48,14 +48,16 @@ import Testing
         "\(at)/components_direct_effect", try values("component_direct_effect", index).dropLast(),
         try golden.array("\(at)/components_direct_effect").values)
       comparison.check(
-        "\(at)/heads", try values("head", index), try golden.array("\(at)/heads").values)
+        "\(at)/heads", try values("head_contribution", index),
+        try golden.array("\(at)/heads").values)
       comparison.check(
         "\(at)/heads_direct_effect", try values("head_direct_effect", index),
         try golden.array("\(at)/heads_direct_effect").values)
       let neurons = try golden.array("\(at)/neurons").values
       comparison.check(
-        "\(at)/neurons", Array(try values("neuron", index).suffix(neurons.count)), neurons)
-      #expect(try values("neuron", index).count == layers * neurons.count)
+        "\(at)/neurons", Array(try values("neuron_contribution", index).suffix(neurons.count)),
+        neurons)
+      #expect(try values("neuron_contribution", index).count == layers * neurons.count)
       let target = try golden.array("\(at)/target").values
       // A target may be a small difference of large components, whose rounding it inherits.
       comparison.check(
@@ -73,7 +75,7 @@ import Testing
       ("nmae_pooled", "nmae_pooled"), ("nmae_head_mean", "nmae_head_mean"),
     ] {
       let expected = try #require(Double(try golden.text(attribute, of: path)))
-      let found = try #require(group[variable: variable]?.values.doubles?.first)
+      let found = try group.doubles(variable)[0]
       if try golden.text("normalization", of: "/") == "none" {
         // Percent; zero but for the rounding of float32.
         #expect(found < 1e-3 && expected < 1e-8, "\(name) \(variable) \(found)")
@@ -112,10 +114,10 @@ import Testing
         .run(model, [Prompt(tokens, answer: 7, wrong: 3)])
       let alone = try DirectLogitAttribution()
         .run(model, [Prompt(Array(tokens[...end]), answer: 7, wrong: 3)])
-      for variable in ["contribution", "head", "head_direct_effect", "target"] {
+      for variable in ["contribution", "head_contribution", "head_direct_effect", "target"] {
         comparison.check(
-          "\(variable) at \(position)", inside[group: "dla", variable: variable]!.values.doubles!,
-          alone[group: "dla", variable: variable]!.values.doubles!)
+          "\(variable) at \(position)", try inside.doubles("dla", variable),
+          try alone.doubles("dla", variable))
       }
     }
     comparison.report("variables")

@@ -18,8 +18,8 @@ import Testing
       let (model, tokens) = try open(name)
       let result = try DirectLogitAttribution().run(
         model, (2...tokens.count).map { Prompt(Array(tokens[..<$0]), answer: 7, wrong: 3) })
-      let pooled = result[group: "dla", variable: "nmae_pooled"]!.values.doubles![0]
-      let perHead = result[group: "dla", variable: "nmae_head_mean"]!.values.doubles![0]
+      let pooled = try result.doubles("dla", "nmae_pooled")[0]
+      let perHead = try result.doubles("dla", "nmae_head_mean")[0]
       print("\(name) NMAE: \(pooled) % pooled, \(perHead) % per head")
       if Self.free.contains(name) {
         #expect(pooled < 1e-3 && perHead < 1e-3)
@@ -40,7 +40,7 @@ import Testing
       tokens, hooks: [.lnFinalScale, .mlpPost(.all)])
     let result = try DirectLogitAttribution(neurons: true).run(
       model, [Prompt(tokens, answer: 7, wrong: 3)])
-    let neurons = result[group: "dla", variable: "neuron"]!.values.doubles!
+    let neurons = try result.doubles("dla", "neuron_contribution")
       .suffix(model.config.dMLP)
     func target(_ logits: Tensor) -> Double {
       Double(logits[tokens.count - 1, 7]) - Double(logits[tokens.count - 1, 3])
@@ -78,7 +78,7 @@ import Testing
     let result = try DirectLogitAttribution().run(
       model, (0..<vocabulary).map { Prompt(tokens, answer: $0) })
     let group = try #require(result[group: "dla"])
-    let contribution = group[variable: "contribution"]!.values.doubles!
+    let contribution = try group.doubles("contribution")
     let width = contribution.count / vocabulary
     let logits = try Golden.open(name).logits("full").row(tokens.count - 1).values
     let comparison = Comparison("\(name) logits as sums of components")
@@ -157,7 +157,7 @@ import Testing
       let tokens = try Golden.open(name).tokens("full")
       let result = try DirectLogitAttribution().run(
         wrong, (2...tokens.count).map { Prompt(Array(tokens[..<$0]), answer: 7, wrong: 3) })
-      let pooled = result[group: "dla", variable: "nmae_pooled"]!.values.doubles![0]
+      let pooled = try result.doubles("dla", "nmae_pooled")[0]
       print("\(name) with epsilon 1e-5: NMAE \(pooled) % pooled")
       #expect(pooled > 1)
     }

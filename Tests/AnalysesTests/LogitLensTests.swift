@@ -50,7 +50,7 @@ import Testing
     #expect(group[dimension: "stream"]?.coordinates == .labels(streams))
     let longest = try #require(group[dimension: "pos"]?.count)
     func values(_ variable: String) throws -> [Double] {
-      try #require(group[variable: variable]?.values.doubles)
+      try group.doubles(variable)
     }
     let (logit, rank, prob) = (try values("logit"), try values("rank"), try values("prob"))
     let (entropy, topProb) = (try values("entropy"), try values("top_prob"))
@@ -116,7 +116,7 @@ import Testing
     let apart = try #require(LogitLens(batchSize: 1).run(model, prompts)[group: "logit_lens"])
     for variable in ["logit", "prob", "entropy", "top_prob"] {
       let (a, b) = (
-        together[variable: variable]!.values.doubles!, apart[variable: variable]!.values.doubles!
+        try together.doubles(variable), try apart.doubles(variable)
       )
       #expect(a.count == b.count)
       for (x, y) in zip(a, b) { #expect((x.isNaN && y.isNaN) || abs(x - y) < 1e-4) }
@@ -131,8 +131,8 @@ import Testing
     let tokens = try golden.tokens("b")
     let lens = try LogitLens(frozenScale: true).run(model, [Prompt(tokens, answer: 7)])
     let dla = try DirectLogitAttribution().run(model, [Prompt(tokens, answer: 7)])
-    let logit = lens[group: "logit_lens", variable: "logit"]!.values.doubles!
-    let parts = dla[group: "dla", variable: "contribution"]!.values.doubles!
+    let logit = try lens.doubles("logit_lens", "logit")
+    let parts = try dla.doubles("dla", "contribution")
     let last = (0..<5).map { logit[$0 * tokens.count + tokens.count - 1] }
     let comparison = Comparison("tiny-ln steps of the frozen lens", relative: 1e-5)
     let scale = parts.map { abs($0) }.max()!
@@ -150,7 +150,7 @@ import Testing
     #expect(none[variable: "logit"] == nil && none[variable: "entropy"] != nil)
     let some = try #require(
       LogitLens().run(model, [Prompt([1, 2]), Prompt([1, 2], answer: 4)])[group: "logit_lens"])
-    let rank = some[variable: "rank"]!.values.doubles!
+    let rank = try some.doubles("rank")
     #expect(rank.prefix(10).allSatisfy(\.isNaN) && !rank.suffix(10).contains(where: \.isNaN))
     #expect(throws: AnalysisError.noPrompts(analysis: "lens")) { try LogitLens().run(model, []) }
   }
