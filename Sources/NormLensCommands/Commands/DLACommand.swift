@@ -16,7 +16,9 @@ struct DLACommand: ParsableCommand {
   @OptionGroup var prompts: PromptOptions
   @OptionGroup var answers: AnswerOptions
   @OptionGroup var interventions: InterventionOptions
-  @Option(help: "The position whose logits are attributed; negative counts from the end.")
+  @Option(
+    parsing: .unconditional,  // else -1 would be taken for an option
+    help: "The position whose logits are attributed; negative counts from the end.")
   var position = -1
   @Flag(help: "Attribute every neuron as well.") var neurons = false
   @Option(help: "How many heads to list.") var top = 10

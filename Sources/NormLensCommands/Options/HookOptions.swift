@@ -11,10 +11,14 @@ struct HookOptions: ParsableArguments {
       """, valueName: "list"))
   var hooks: String
 
-  @Option(help: ArgumentHelp("Only these layers: 0,3 or 2-5 or -1.", valueName: "list"))
+  @Option(
+    parsing: .unconditional,  // else -1 would be taken for an option
+    help: ArgumentHelp("Only these layers: 0,3 or 2-5 or -1.", valueName: "list"))
   var layers: String?
 
-  @Option(help: ArgumentHelp("Only these positions: 0,-1.", valueName: "list"))
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("Only these positions: 0,-1.", valueName: "list"))
   var positions: String?
 
   /// The positions.
