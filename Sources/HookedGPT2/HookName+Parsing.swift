@@ -80,7 +80,10 @@ extension HookName {
   static func nearest(to text: String, nLayers: Int) -> String? {
     let layers = Set(text.split { !$0.isNumber }.compactMap { Int($0) } + [0])
       .filter { $0 < nLayers }
-    var candidates = Site.allCases.map(\.rawValue)
+    // A block's site without its layer is a name only where all layers may be meant: no help to
+    // whoever wrote just that, or a layer.
+    let isBare = site(named: text) == nil && text.last?.isNumber != true
+    var candidates = Site.allCases.filter { isBare || !$0.isPerLayer }.map(\.rawValue)
     for layer in layers {
       candidates += Site.allCases.map {
         $0.isPerLayer ? HookName($0, layer: layer).rawValue : $0.path
