@@ -157,7 +157,12 @@ public enum ModelFile {
     _ checkpoint: Checkpoint, to path: String, dtype: ModelArchive.StoredType = .float32
   ) throws {
     let config = checkpoint.config
-    let reference = try Checkpoint.reference(try checkpoint.model())
+    // The reference is that of the numbers as they will be read back.
+    var stored = checkpoint
+    if dtype == .float16 {
+      stored.tensors = checkpoint.tensors.mapValues { $0.map { Float(Float16($0)) } }
+    }
+    let reference = try Checkpoint.reference(try stored.model())
     var special: OrderedDictionary<String, AttributeValue> = [:]
     special["bos"] = checkpoint.specialTokens.bos.map { .integer($0) }
     special["eos"] = checkpoint.specialTokens.eos.map { .integer($0) }
