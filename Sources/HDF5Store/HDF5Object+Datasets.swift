@@ -249,6 +249,7 @@ extension HDF5Object {
         extents.isEmpty
           ? H5Screate(H5S_SCALAR) : H5Screate_simple(Int32(extents.count), extents, nil)),
       H5Pset_attr_creation_order(list.id, nl_H5P_CRT_ORDER()) >= 0,
+      H5Pset_obj_track_times(list.id, false) >= 0,
       setFill(creation.fill, list),
       setChunks(creation, scalarBytes: H5Tget_size(type), list, access),
       let handle = HDF5Handle(

@@ -113,6 +113,8 @@ final class HDF5Object {
       alignment == 1 || H5Pset_alignment(access.id, 1, hsize_t(alignment)) >= 0,
       H5Pset_link_creation_order(creation.id, nl_H5P_CRT_ORDER()) >= 0,
       H5Pset_attr_creation_order(creation.id, nl_H5P_CRT_ORDER()) >= 0,
+      // Here as in groups and datasets: the same contents are the same bytes at any time.
+      H5Pset_obj_track_times(creation.id, false) >= 0,
       let handle = HDF5Handle(H5Fcreate(temporary, nl_H5F_ACC_TRUNC(), creation.id, access.id))
     else {
       throw .cannotCreate(path: path, reason: HDF5Library.deepestMessage() ?? "HDF5 refuses")
@@ -254,6 +256,7 @@ final class HDF5Object {
     guard let list = HDF5Handle(H5Pcreate(nl_H5P_GROUP_CREATE())),
       H5Pset_link_creation_order(list.id, nl_H5P_CRT_ORDER()) >= 0,
       H5Pset_attr_creation_order(list.id, nl_H5P_CRT_ORDER()) >= 0,
+      H5Pset_obj_track_times(list.id, false) >= 0,
       let handle = HDF5Handle(
         H5Gcreate2(id, child, nl_H5P_DEFAULT(), list.id, nl_H5P_DEFAULT()))
     else { throw file.failure(path, "creating the group") }
