@@ -89,7 +89,7 @@ let package = Package(
       name: "AnalysesTests", dependencies: ["NormLens", "TestSupport"], swiftSettings: strict),
     .testTarget(
       name: "CommandTests", dependencies: ["NormLens", "NormLensMain", "TestSupport"],
-      swiftSettings: strict),
+      exclude: ["Snapshots"], swiftSettings: strict),
   ],
   cLanguageStandard: .c17
 )

@@ -111,7 +111,8 @@ import Testing
     ("blocks.3.hook_resid_prey", "blocks.3.hook_resid_pre"),
     ("blocks.1.attn.hook_zz", "blocks.1.attn.hook_z"),
     ("hook_embeds", "hook_embed"), ("ln_final.hook_scales", "ln_final.hook_scale"),
-    ("patern3", "pattern3"), ("resid_psot1", "resid_post1"),
+    ("patern3", "pattern3"), ("resid_pre", "resid_pre0"), ("resid_pr2", "resid_pre2"),
+    ("resid_psot1", "resid_post1"),
   ])
   func unknownNamesSuggestTheNearest(_ text: String, _ suggestion: String) {
     #expect(throws: ModelError.unknownHook(name: text, suggestion: suggestion)) {
