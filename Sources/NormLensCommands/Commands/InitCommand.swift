@@ -32,6 +32,12 @@ struct InitCommand: ParsableCommand {
   @OptionGroup var compute: ComputeOptions
   @Flag(help: "Print nothing but errors.") var quiet = false
 
+  func validate() throws {
+    if !(biases >= 0 && biases <= 1000) {
+      throw ValidationError("--biases \(biases): expected 0 to 1000")
+    }
+  }
+
   func run() throws {
     compute.apply()
     var destination = OutputOptions()
