@@ -75,6 +75,10 @@ import Testing
     Case(["run", "mini", "x", "--temperature", "nan"], 64, "--temperature", usage: true),
     Case(["cache", "mini", "--prompt", "x", "--hooks", "all"], 64, "output", usage: true),
     Case(["dla", "mini", "--prompt", "x", "--wrong", " John"], 64, "--answer", usage: true),
+    Case(
+      ["init", "--config", "1x1x8", "--biases", "nan", "-o", "o.h5"], 64, "--biases", usage: true),
+    Case(
+      ["init", "--config", "1x1x8", "--biases", "1e300", "-o", "o.h5"], 64, "--biases", usage: true),
   ]
 
   /// 64: the command line is wrong, found once the model is known.
@@ -90,6 +94,11 @@ import Testing
     Case(["run", "mini", "x", "--edit", "L0H1"], 64, "L9H6*2"),
     Case(["run", "mini", "x", "--edit", "L0H1*x"], 64, "TARGET*FACTOR"),
     Case(["dla", "mini", "--prompt", "x", "--answer", " a", "--position", "7"], 64, "position 7"),
+    // Numbers at the ends of what an Int holds, and beyond, are wrong like any others.
+    Case(["run", "mini", "--tokens", "99999999999999999999"], 64, "not a token id"),
+    Case(["run", "mini", "x", "--zero", "k\(Int.min)"], 64, "0 to 3"),
+    Case(["run", "mini", "x", "--zero", "L0H1@\(Int.min)"], 64, "position"),
+    Case(["run", "mini", "x", "--edit", "L0H1*1e39"], 64, "TARGET*FACTOR"),
   ]
 
   /// 64: hooks that do not exist or select nothing. Each list with its options.
@@ -104,6 +113,8 @@ import Testing
     (["all", "--layers", "2-x"], ["2-x"]),
     (["all", "--positions", "2"], ["position 2 of a prompt of 2 tokens"]),
     (["all", "--positions", "1,b"], ["'b'"]),
+    (["all", "--positions", "\(Int.max)"], ["position"]),
+    (["all", "--layers", "0-99999999999"], ["layers 0 to 3"]),
     (["k4"], ["layers 0 to 3"]),
     (["all", "--max-memory", "much"], ["much"]),
   ]

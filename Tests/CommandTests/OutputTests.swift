@@ -74,6 +74,7 @@ import Testing
     ),
     ("tokenize-json", ["tokenize", "mini", "Mary isn't \"here\"\n", "a b", "--json"]),
     ("inspect-mini", ["inspect", "mini"]),
+    ("inspect-json", ["inspect", "mini-vanilla", "--json"]),
     ("inspect-mini-lnfree", ["inspect", "mini-lnfree"]),
     ("inspect-mini-lnfree-tensors", ["inspect", "mini-lnfree", "--tensors"]),
     ("dla", ["dla", "mini", "--prompt", ioi, "--answer", " Mary", "--wrong", " John"]),
