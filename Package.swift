@@ -21,10 +21,11 @@ let orderedCollections: Target.Dependency = .product(
   name: "OrderedCollections", package: "swift-collections")
 let realModule: Target.Dependency = .product(name: "RealModule", package: "swift-numerics")
 
+/// A study of its own: a program that imports the library and nothing else.
 func example(_ name: String) -> Target {
   .executableTarget(
     name: "example-\(name)", dependencies: ["NormLens"], path: "examples/\(name)",
-    exclude: [], swiftSettings: strict)
+    swiftSettings: strict)
 }
 
 let package = Package(
@@ -53,17 +54,24 @@ let package = Package(
       swiftSettings: strict),
     .target(name: "HookedGPT2", dependencies: ["Tensors"], swiftSettings: safe),
     .target(
-      name: "Analyses", dependencies: ["HookedGPT2", "Results", "Tensors", orderedCollections], swiftSettings: safe),
+      name: "Analyses", dependencies: ["HookedGPT2", "Results", "Tensors", orderedCollections],
+      swiftSettings: safe),
     .target(
       name: "Reporting", dependencies: ["Results", orderedCollections], swiftSettings: safe),
     .target(
       name: "NormLens",
-      dependencies: ["Tensors", "Results", "HDF5Store", "HookedGPT2", "Analyses", "Reporting", orderedCollections],
+      dependencies: [
+        "Tensors", "Results", "HDF5Store", "HookedGPT2", "Analyses", "Reporting",
+        orderedCollections,
+      ],
       swiftSettings: safe),
     .target(
       name: "NormLensCommands", dependencies: ["NormLens", argumentParser], swiftSettings: safe),
     .executableTarget(
       name: "NormLensMain", dependencies: ["NormLensCommands"], swiftSettings: safe),
+
+    example("ablate-head"),
+    example("frozen-scale"),
 
     .target(
       name: "TestSupport", dependencies: ["NormLens"], path: "Tests/TestSupport",

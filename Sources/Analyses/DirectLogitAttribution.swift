@@ -51,9 +51,9 @@ public struct DirectLogitAttribution: Sendable {
   ///   - prompts: prompts with an answer each; `wrong` makes the target a logit difference.
   ///   - interventions: changes of activations; the attribution is that of the changed run.
   ///   - progress: told after each batch how many prompts are done.
-  /// - Returns: group `dla` with `contribution(prompt, component)`, `head(prompt, layer, head)`,
+  /// - Returns: group `dla` with `contribution(prompt, component)`, `head_contribution(prompt, layer, head)`,
   ///   `head_direct_effect`, `component_direct_effect`, `target`, `closure_error`, `nmae_pooled`,
-  ///   `nmae_head_mean`, and `neuron(prompt, layer, neuron)` when asked for.
+  ///   `nmae_head_mean`, and `neuron_contribution(prompt, layer, neuron)` when asked for.
   /// - Throws: `AnalysisError.noAnswer`; `.closure` where the parts miss the whole by more than
   ///   1e-4 × max(1, Σ|parts|); `ModelError`.
   /// - Complexity: one forward pass a prompt and d_model² MACs a layer.
@@ -202,7 +202,7 @@ public struct DirectLogitAttribution: Sendable {
         "component_direct_effect", ["prompt", "component"], table.componentEffect,
         "direct effect of each component", formula: direct),
       variable(
-        "head", ["prompt", "layer", "head"], table.head,
+        "head_contribution", ["prompt", "layer", "head"], table.head,
         "direct logit attribution of each head, b_V included, b_O not", formula: frozen),
       variable(
         "head_direct_effect", ["prompt", "layer", "head"], table.headEffect,
@@ -222,7 +222,7 @@ public struct DirectLogitAttribution: Sendable {
       dimensions.append(Dimension("neuron", count: config.dMLP))
       variables.append(
         variable(
-          "neuron", ["prompt", "layer", "neuron"], table.neuron,
+          "neuron_contribution", ["prompt", "layer", "neuron"], table.neuron,
           "direct logit attribution of each neuron, b_out not included", formula: frozen))
     }
 
@@ -233,12 +233,14 @@ public struct DirectLogitAttribution: Sendable {
       variable(
         "nmae_pooled", [], [Float(pooled)],
         "error of the frozen-scale attribution of heads, pooled", units: "percent",
-        sign: "not signed", formula: "100 sum|head - head_direct_effect| / sum|head_direct_effect|"),
+        sign: "not signed",
+        formula: "100 sum|head_contribution - head_direct_effect| / sum|head_direct_effect|"),
       variable(
         "nmae_head_mean", [], [Float(headMean)],
         "error of the frozen-scale attribution, mean over heads", units: "percent",
         sign: "not signed",
-        formula: "mean over heads of 100 sum_i|head - direct effect| / sum_i|direct effect|"),
+        formula: "mean over heads of 100 sum_i|contribution - direct effect| / sum_i|direct effect|"
+      ),
     ]
     let group = ResultGroup(
       path: "dla", dimensions: dimensions,

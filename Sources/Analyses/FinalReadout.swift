@@ -23,7 +23,9 @@ struct FinalReadout {
     var w = weights.unembedding(of: answer).scalars.map(Double.init)
     var bias = Double(weights.b_U?[answer] ?? 0)
     if let wrong {
-      for (i, value) in weights.unembedding(of: wrong).scalars.enumerated() { w[i] -= Double(value) }
+      for (i, value) in weights.unembedding(of: wrong).scalars.enumerated() {
+        w[i] -= Double(value)
+      }
       bias -= Double(weights.b_U?[wrong] ?? 0)
     }
     if let ln = weights.lnFinal {

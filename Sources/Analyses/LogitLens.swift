@@ -83,7 +83,9 @@ public struct LogitLens: Sendable {
   }
 
   private func streamHooks(_ config: GPT2Config) -> [HookName] {
-    (0..<config.nLayers).flatMap { [HookName(.residPre, layer: $0), HookName(.residMid, layer: $0)] }
+    (0..<config.nLayers).flatMap {
+      [HookName(.residPre, layer: $0), HookName(.residMid, layer: $0)]
+    }
       + [HookName(.residPost, layer: config.nLayers - 1)]
   }
 

@@ -4,39 +4,73 @@
 
 #include <math.h>
 
-// The sum of the row, and of the squares of its distances from `center` if `squares`.
-NL_INLINE float row_sum(ptrdiff_t d, const float *x, float center, const int squares) {
+NL_INLINE void add16(f16 *sum, f16 *v, float center, const int squares) {
 #pragma clang fp contract(fast)
-  f16 sum = {0}, v;
-  for (ptrdiff_t i = 0; i < d; i += LANES) {
-    if (i + LANES <= d) {
-      load(&v, x + i);
-    } else {
-      load_part(&v, x + i, d - i, center);
+  *v -= center;
+  *sum += squares ? *v * *v : *v;
+}
+
+// The sum over a row of x - center, or of its square.
+NL_INLINE float row_sum(ptrdiff_t d, const float *x, float center, const int squares) {
+  // Several sums, because each addition has to wait for the one before it.
+  f16 sum[4] = {{0}}, v;
+  ptrdiff_t i = 0;
+  for (; i + 4 * LANES <= d; i += 4 * LANES) {
+#pragma clang loop unroll(full)
+    for (int j = 0; j < 4; j++) {
+      load(&v, x + i + j * LANES);
+      add16(&sum[j], &v, center, squares);
     }
-    v -= center;
-    sum += squares ? v * v : v;
   }
-  return sum16(&sum);
+  for (; i + LANES <= d; i += LANES) {
+    load(&v, x + i);
+    add16(&sum[0], &v, center, squares);
+  }
+  if (i < d) {
+    load_part(&v, x + i, d - i, center);
+    add16(&sum[1], &v, center, squares);
+  }
+  sum[0] += sum[1] + (sum[2] + sum[3]);
+  return sum16(&sum[0]);
+}
+
+// (x - mean) * inverse for up to 16 columns of a row, then gain and bias where they exist.
+NL_INLINE void normalize16(
+  ptrdiff_t count, const float *x, float mean, float inverse, const float *gain,
+  const float *bias, float *y, float *normalized) {
+#pragma clang fp contract(fast)
+  f16 v, g, b;
+  load_part(&v, x, count, 0);
+  v = (v - mean) * inverse;
+  if (normalized) store_part(normalized, &v, count);
+  if (gain) {
+    load_part(&g, gain, count, 0);
+    v *= g;
+  }
+  if (bias) {
+    load_part(&b, bias, count, 0);
+    v += b;
+  }
+  store_part(y, &v, count);
 }
 
 NL_CLONES void nl_layer_norm(
   ptrdiff_t rows, ptrdiff_t d, const float *x, float eps, const float *restrict gain,
   const float *restrict bias, float *y, float *restrict scale, float *restrict normalized) {
-#pragma clang fp contract(fast)
   for (ptrdiff_t r = 0; r < rows; r++, x += d, y += d) {
     // The mean of what is left after a first mean removes the rounding of a large common part.
     float mean = row_sum(d, x, 0, 0) / (float)d;
     mean += row_sum(d, x, mean, 0) / (float)d;
     const float deviation = sqrtf(row_sum(d, x, mean, 1) / (float)d + eps);
-    const float inverse = 1 / deviation;
     if (scale) scale[r] = deviation;
-    for (ptrdiff_t i = 0; i < d; i++) {
-      float v = (x[i] - mean) * inverse;
-      if (normalized) normalized[r * d + i] = v;
-      if (gain) v *= gain[i];
-      if (bias) v += bias[i];
-      y[i] = v;
+    for (ptrdiff_t i = 0; i < d; i += LANES) {
+      float *plain = normalized ? normalized + r * d + i : NULL;
+      const float *g = gain ? gain + i : NULL, *b = bias ? bias + i : NULL;
+      if (i + LANES <= d) {
+        normalize16(LANES, x + i, mean, 1 / deviation, g, b, y + i, plain);
+      } else {
+        normalize16(d - i, x + i, mean, 1 / deviation, g, b, y + i, plain);
+      }
     }
   }
 }

@@ -83,7 +83,7 @@ NL_INLINE void exp16(f16 *v) {
   // ln(2) in two parts: n times the first is exact.
   f16 r = *v - n * 0x1.62ep-1f;
   r = r - n * 0x1.0bfbe8p-15f;
-  // Taylor coefficients, the last two adjusted for the interval.
+  // Taylor's series; the first term left out is below 1.2e-7.
   f16 p = r * 1.3888889e-3f + 8.3333333e-3f;
   p = p * r + 4.1666667e-2f;
   p = p * r + 1.6666667e-1f;

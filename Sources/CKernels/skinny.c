@@ -3,39 +3,43 @@
 // once.
 //
 // The weights are walked in blocks that fit in the second-level cache. Inside a block a register
-// tile of 16 columns by up to `most` rows of y runs down the rows of w, and meanwhile prefetches the
+// tile of 16 columns by up to `most` rows of y runs down the rows of w and prefetches the
 // block that follows. x is transposed first, so that a tile finds its factors side by side.
 #include "CKernels.h"
 #include "simd.h"
 
 enum {
-  BLOCK = 64,      // rows of k that a tile passes over before y is written back
-  PANEL = 1024,    // columns of y in a block of nl_skinny_nn: 64 x 1024 weights are 256 KB
+  BLOCK = 32,      // rows of k that a tile passes over before y is written back
+  PANEL = 2048,    // columns of y in a block of nl_skinny_nn: 32 x 2048 weights are 256 KB
   DEPTH = 768,     // rows of k for which nl_skinny_nt keeps x transposed while it walks n
   MOST_ROWS = 28,  // the tallest tile of any instruction set
   PASS_ROWS = 64,  // rows of y in one pass over w, at most
+  QUARTERS = 4,    // sequences of prefetches
 };
 
 NL_INLINE ptrdiff_t min_of(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 NL_INLINE ptrdiff_t quotient_up(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
 
-// Weights that are needed soon: part of a matrix, walked along its rows a cache line at a time, the
-// upper and the lower half side by side. Two sequences of addresses keep more reads in flight than
-// one.
+// Weights that are needed soon: part of a matrix, walked along its rows, its four quarters side by
+// side. One sequence of addresses would not keep enough reads in flight.
 typedef struct {
   const char *at;
-  ptrdiff_t other;  // bytes from a line to its counterpart in the lower half
-  ptrdiff_t left;   // lines left in this row
-  ptrdiff_t width;  // lines in a row
-  ptrdiff_t skip;   // bytes from the end of a row to the start of the next
-  ptrdiff_t step;   // bytes from a line to the next
+  ptrdiff_t quarter;  // bytes from a place to its counterpart in the next quarter
+  ptrdiff_t step;     // bytes
+  ptrdiff_t left;     // steps left in this row
+  ptrdiff_t width;    // steps in a row
+  ptrdiff_t skip;     // bytes from the end of a row to the start of the next
 } Ahead;
 
-NL_INLINE Ahead ahead_of(const float *w, ptrdiff_t ldw, ptrdiff_t rows, ptrdiff_t columns) {
-  const ptrdiff_t scalar = sizeof(float), width = quotient_up(columns, LANES);
+// The walk is spread over a stack of `tiles`: a step is a cache line, or the fraction of one that
+// makes the whole stack advance by as many lines as it reads.
+NL_INLINE Ahead ahead_of(
+  const float *w, ptrdiff_t ldw, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t tiles) {
+  const ptrdiff_t scalar = sizeof(float), step = LANES * scalar / tiles;
+  const ptrdiff_t width = quotient_up(columns * scalar, step);
   return (Ahead){
-    .at = (const char *)w, .other = quotient_up(rows, 2) * ldw * scalar, .left = width,
-    .width = width, .skip = (ldw - width * LANES) * scalar, .step = LANES * scalar,
+    .at = (const char *)w, .quarter = quotient_up(rows, QUARTERS) * ldw * scalar, .step = step,
+    .left = width, .width = width, .skip = ldw * scalar - width * step,
   };
 }
 
@@ -45,8 +49,11 @@ NL_INLINE Ahead nothing_ahead(const float *w) {
 }
 
 NL_INLINE void fetch(Ahead *ahead) {
-  __builtin_prefetch(ahead->at);
-  __builtin_prefetch(ahead->at + ahead->other);
+#pragma clang loop unroll(full)
+  for (int i = 0; i < QUARTERS; i++) {
+    // Into the second-level cache: the first has no room for a block.
+    __builtin_prefetch(ahead->at + i * ahead->quarter, 0, 2);
+  }
   ahead->at += ahead->step;
   if (--ahead->left == 0) {
     ahead->left = ahead->width;
@@ -66,7 +73,7 @@ NL_INLINE void tile(
 #pragma clang loop unroll(full)
   for (int r = 0; r < rows; r++) sum[r] = (f16){0};
   for (ptrdiff_t i = 0; i < depth; i++) {
-    if (i % 2 == 0) fetch(&ahead);
+    if (i % QUARTERS == 0) fetch(&ahead);
     load(&weights, w);
 #pragma clang loop unroll(full)
     for (int r = 0; r < rows; r++) sum[r] += weights * xt[r];
@@ -87,58 +94,55 @@ typedef void Tile(
   int rows, ptrdiff_t depth, const float *restrict xt, ptrdiff_t ldxt, const float *restrict w,
   ptrdiff_t ldw, float *restrict y, ptrdiff_t ldy, Ahead *restrict next);
 
+typedef float f4 __attribute__((vector_size(16)));
+typedef float f8 __attribute__((vector_size(32)));
+
+// In each quarter of two vectors: the lower or upper two lanes of both, alternating or in a row.
+#define INTERLEAVE_LOW(a, b) \
+  __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
+#define INTERLEAVE_HIGH(a, b) \
+  __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)
+#define JOIN_LOW(a, b) \
+  __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+#define JOIN_HIGH(a, b) \
+  __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
+
+// Four floats from each of four places.
+NL_INLINE void gather(f16 *v, const float *from[4]) {
+  f4 part[4];
+  for (int i = 0; i < 4; i++) memcpy(&part[i], from[i], sizeof part[i]);
+  f8 low = __builtin_shufflevector(part[0], part[1], 0, 1, 2, 3, 4, 5, 6, 7);
+  f8 high = __builtin_shufflevector(part[2], part[3], 0, 1, 2, 3, 4, 5, 6, 7);
+  *v = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+
 // out[c, r] = from[r, c] for r < 16, with `stride` floats between the rows of `out`. Lanes past
 // `rows` (1 to 16) repeat the last row, so that no row is read that does not exist.
 NL_INLINE void transpose(
   ptrdiff_t rows, ptrdiff_t columns, const float *restrict from, ptrdiff_t ld,
   float *restrict out, ptrdiff_t stride) {
+  const float *row[LANES];
+  for (int r = 0; r < LANES; r++) row[r] = from + min_of(r, rows - 1) * ld;
   ptrdiff_t c = 0;
-  for (; c + LANES <= columns; c += LANES) {
-    f16 a[LANES], b[LANES];
+  for (; c + 4 <= columns; c += 4) {
+    // Quarter q of a[r] holds four columns of row 4q + r; what remains is to transpose 4 x 4 numbers
+    // inside each quarter.
+    f16 a[4];
 #pragma clang loop unroll(full)
-    for (int r = 0; r < LANES; r++) load(&a[r], from + min_of(r, rows - 1) * ld + c);
-#pragma clang loop unroll(full)
-    for (int r = 0; r < LANES; r += 2) {
-      b[r] = __builtin_shufflevector(
-        a[r], a[r + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
-      b[r + 1] = __builtin_shufflevector(
-        a[r], a[r + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+    for (int r = 0; r < 4; r++) {
+      gather(&a[r], (const float *[]){row[r] + c, row[4 + r] + c, row[8 + r] + c, row[12 + r] + c});
     }
+    f16 low01 = INTERLEAVE_LOW(a[0], a[1]), high01 = INTERLEAVE_HIGH(a[0], a[1]);
+    f16 low23 = INTERLEAVE_LOW(a[2], a[3]), high23 = INTERLEAVE_HIGH(a[2], a[3]);
+    a[0] = JOIN_LOW(low01, low23);
+    a[1] = JOIN_HIGH(low01, low23);
+    a[2] = JOIN_LOW(high01, high23);
+    a[3] = JOIN_HIGH(high01, high23);
 #pragma clang loop unroll(full)
-    for (int r = 0; r < LANES; r += 4) {
-#pragma clang loop unroll(full)
-      for (int i = 0; i < 2; i++) {
-        a[r + 2 * i] = __builtin_shufflevector(
-          b[r + i], b[r + 2 + i], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
-        a[r + 2 * i + 1] = __builtin_shufflevector(
-          b[r + i], b[r + 2 + i], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-      }
-    }
-    // a[4g + i] now holds columns i, i+4, i+8, i+12 of rows 4g .. 4g+3, four lanes each.
-#pragma clang loop unroll(full)
-    for (int i = 0; i < 4; i++) {
-      f16 low01 = __builtin_shufflevector(
-        a[i], a[4 + i], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
-      f16 high01 = __builtin_shufflevector(
-        a[i], a[4 + i], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-      f16 low23 = __builtin_shufflevector(
-        a[8 + i], a[12 + i], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
-      f16 high23 = __builtin_shufflevector(
-        a[8 + i], a[12 + i], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-      b[i] = __builtin_shufflevector(
-        low01, low23, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
-      b[4 + i] = __builtin_shufflevector(
-        high01, high23, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
-      b[8 + i] = __builtin_shufflevector(
-        low01, low23, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-      b[12 + i] = __builtin_shufflevector(
-        high01, high23, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-    }
-#pragma clang loop unroll(full)
-    for (int r = 0; r < LANES; r++) store(out + (c + r) * stride, &b[r]);
+    for (int i = 0; i < 4; i++) store(out + (c + i) * stride, &a[i]);
   }
   for (; c < columns; c++) {
-    for (int r = 0; r < LANES; r++) out[c * stride + r] = from[min_of(r, rows - 1) * ld + c];
+    for (int r = 0; r < LANES; r++) out[c * stride + r] = row[r][c];
   }
 }
 
@@ -163,36 +167,28 @@ NL_INLINE void start(
   }
 }
 
-// y[m, columns] += xt^T w for up to 16 columns, in tiles of `height` rows. w has 16 readable columns
-// in any case; where y has fewer, the tiles work on a copy.
+// y[m, columns] += xt^T w for up to 16 columns, in a stack of tiles of `height` rows. w has 16
+// readable columns in any case; where y has fewer, the tiles work on a copy.
 NL_INLINE void stack(
   Tile *run, ptrdiff_t m, ptrdiff_t height, ptrdiff_t columns, ptrdiff_t depth,
   const float *restrict xt, ptrdiff_t ldxt, const float *restrict w, ptrdiff_t ldw,
   float *restrict y, ptrdiff_t ldy, Ahead *restrict next) {
-  Ahead nothing = nothing_ahead(xt);
   for (ptrdiff_t r = 0; r < m; r += height) {
     int rows = (int)min_of(height, m - r);
     float *out = y + r * ldy;
-    // The first tile fetches for the whole stack.
-    Ahead *ahead = r == 0 ? next : &nothing;
     if (columns == LANES) {
-      run(rows, depth, xt + r, ldxt, w, ldw, out, ldy, ahead);
+      run(rows, depth, xt + r, ldxt, w, ldw, out, ldy, next);
     } else {
       float copy[MOST_ROWS * LANES] = {0};
       for (int i = 0; i < rows; i++) {
         memcpy(copy + i * LANES, out + i * ldy, (size_t)columns * sizeof(float));
       }
-      run(rows, depth, xt + r, ldxt, w, ldw, copy, LANES, ahead);
+      run(rows, depth, xt + r, ldxt, w, ldw, copy, LANES, next);
       for (int i = 0; i < rows; i++) {
         memcpy(out + i * ldy, copy + i * LANES, (size_t)columns * sizeof(float));
       }
     }
   }
-}
-
-// The height of tiles, at most `most`, that divides `rows` most evenly.
-NL_INLINE ptrdiff_t even_height(ptrdiff_t rows, ptrdiff_t most) {
-  return quotient_up(rows, quotient_up(rows, most));
 }
 
 // Rows of y in one pass over w: whole tiles.
@@ -204,7 +200,8 @@ NL_INLINE void nn_pass(
   const float *restrict x, ptrdiff_t ldx, const float *restrict w, ptrdiff_t ldw,
   const float *restrict bias, float *restrict y, ptrdiff_t ldy) {
   float xt[BLOCK * PASS_ROWS], edge[BLOCK * LANES];
-  const ptrdiff_t height = even_height(m, most), ldxt = quotient_up(m, LANES) * LANES;
+  const ptrdiff_t tiles = quotient_up(m, most), height = quotient_up(m, tiles);
+  const ptrdiff_t ldxt = quotient_up(m, LANES) * LANES;
   for (ptrdiff_t left = 0; left < n; left += PANEL) {
     const ptrdiff_t columns = min_of(PANEL, n - left);
     start(m, columns, bias ? bias + left : NULL, y + left, ldy);
@@ -213,10 +210,10 @@ NL_INLINE void nn_pass(
       const float *block = w + top * ldw + left;
       Ahead next = nothing_ahead(block);
       if (below > 0) {
-        next = ahead_of(block + BLOCK * ldw, ldw, min_of(BLOCK, below), columns);
+        next = ahead_of(block + BLOCK * ldw, ldw, min_of(BLOCK, below), columns, tiles);
       } else if (left + PANEL < n) {
         next = ahead_of(
-          w + left + PANEL, ldw, min_of(BLOCK, k), min_of(PANEL, n - left - PANEL));
+          w + left + PANEL, ldw, min_of(BLOCK, k), min_of(PANEL, n - left - PANEL), tiles);
       }
       transpose_rows(m, depth, x + top, ldx, xt, ldxt);
       for (ptrdiff_t j = 0; j < columns; j += LANES) {
@@ -245,7 +242,8 @@ NL_INLINE void nt_pass(
   const float *restrict x, ptrdiff_t ldx, const float *restrict w, ptrdiff_t ldw,
   const float *restrict bias, float *restrict y, ptrdiff_t ldy) {
   float xt[DEPTH * PASS_ROWS], part[BLOCK * LANES];
-  const ptrdiff_t height = even_height(m, most), ldxt = quotient_up(m, LANES) * LANES;
+  const ptrdiff_t tiles = quotient_up(m, most), height = quotient_up(m, tiles);
+  const ptrdiff_t ldxt = quotient_up(m, LANES) * LANES;
   if (k == 0) start(m, n, bias, y, ldy);
   for (ptrdiff_t left = 0; left < k; left += DEPTH) {
     const ptrdiff_t columns = min_of(DEPTH, k - left);
@@ -256,7 +254,8 @@ NL_INLINE void nt_pass(
       if (left == 0) start(m, width, bias ? bias + j : NULL, y + j, ldy);
       Ahead next = nothing_ahead(rows);
       if (j + LANES < n) {
-        next = ahead_of(rows + LANES * ldw, ldw, min_of(LANES, n - j - LANES), columns);
+        next = ahead_of(
+          rows + LANES * ldw, ldw, min_of(LANES, n - j - LANES), columns, tiles);
       }
       for (ptrdiff_t i = 0; i < columns; i += BLOCK) {
         const ptrdiff_t depth = min_of(BLOCK, columns - i);

@@ -40,7 +40,8 @@ struct HookPlan {
         throw .layerOutOfRange(hook: "stop", layer: stopAtLayer, layers: config.nLayers + 1)
       }
       for name in recorded.union(edits.keys) {
-        let fires = name.site == .embed || name.site == .posEmbed || (name.layer ?? .max) < stopAtLayer
+        let fires =
+          name.site == .embed || name.site == .posEmbed || (name.layer ?? .max) < stopAtLayer
         if !fires {
           throw .nothingMatches(
             filter: name.rawValue, reason: "the run stops before layer \(stopAtLayer)")

@@ -141,7 +141,8 @@ enum HuggingFaceDirectory {
     } catch {
       throw .unreadable(
         path: path,
-        reason: FileManager.default.fileExists(atPath: path) ? "\(error.localizedDescription)"
+        reason: FileManager.default.fileExists(atPath: path)
+          ? "\(error.localizedDescription)"
           : "no such file")
     }
   }

@@ -64,7 +64,8 @@ public struct Checkpoint: Sendable {
   ) -> [String: Int] {
     let (bytes, offsets) = (payload.tokenBytes, payload.tokenOffsets)
     var texts: [String: Int] = [:]
-    for id in [special.bos, special.eos].compactMap({ $0 }) where id >= 0 && id < offsets.count - 1 {
+    for id in [special.bos, special.eos].compactMap({ $0 }) where id >= 0 && id < offsets.count - 1
+    {
       texts[String(decoding: bytes[offsets[id]..<offsets[id + 1]], as: UTF8.self)] = id
     }
     return texts

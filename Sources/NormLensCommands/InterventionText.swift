@@ -35,8 +35,11 @@ struct TargetText {
       neuron = index
     } else {
       let label = name.wholeMatch(of: #/(\d+)_(attn_out|mlp_out|pre|mid)/#)
-      let full = label.map { ["pre", "mid"].contains($0.2) ? "resid_\($0.2)\($0.1)" : "\($0.2)\($0.1)" }
-      filter = HookFilter(try HookName(parsing: full ?? name, nLayers: config.nLayers)).at(positions)
+      let full = label.map {
+        ["pre", "mid"].contains($0.2) ? "resid_\($0.2)\($0.1)" : "\($0.2)\($0.1)"
+      }
+      filter = HookFilter(try HookName(parsing: full ?? name, nLayers: config.nLayers)).at(
+        positions)
       neuron = nil
     }
     // A layer, head or position that does not exist is an error now, not an intervention that does

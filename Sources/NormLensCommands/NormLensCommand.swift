@@ -14,9 +14,9 @@ public struct NormLensCommand: ParsableCommand {
       """,
     version: normLensVersion,
     subcommands: [
-      InspectCommand.self, ConvertCommand.self, InitCommand.self,
+      DemoCommand.self, InspectCommand.self, ConvertCommand.self, InitCommand.self,
       RunCommand.self, TokenizeCommand.self, CacheCommand.self, LensCommand.self,
-      DLACommand.self, ShowCommand.self,
+      DLACommand.self, ShowCommand.self, BenchCommand.self,
     ])
 
   /// The command.

@@ -27,7 +27,8 @@ enum PromptFile {
         guard let value = item[field] else { return nil }
         let texts = value.string.map { [$0] } ?? value.array?.compactMap(\.string) ?? []
         guard texts.count == 1 else {
-          throw wrong(field, "one token", value.array.map { "\($0.count) of them" } ?? value.kindName)
+          throw wrong(
+            field, "one token", value.array.map { "\($0.count) of them" } ?? value.kindName)
         }
         return try model.tokenizer.singleToken(texts[0])
       }

@@ -103,8 +103,8 @@ public func matmulTransposed(_ x: Tensor, _ w: MatrixView, bias: Tensor? = nil) 
 }
 
 /// Up to this many rows a kernel that reads each weight once beats sgemm, which first copies
-/// ("packs") the whole weight matrix at every call.
-let skinnyRowLimit = nl_simd_width() >= 16 ? 40 : 0
+/// ("packs") the whole weight matrix at every call. The limits are measured crossovers.
+let skinnyRowLimit = nl_simd_width() >= 16 ? 56 : nl_simd_width() >= 8 ? 32 : 1
 
 private func product(
   _ x: Tensor, _ w: MatrixView, k: Int, n: Int, transposed: Bool, bias: Tensor?
@@ -113,12 +113,8 @@ private func product(
     bias == nil || bias?.count == n,
     "matmul: bias has shape \(bias?.shape ?? []), the product has \(n) columns")
   let m = x.shape[0]
-  let stride = w.stride
   var y = Tensor(uninitialized: [m, n])
   guard m > 0, n > 0 else { return y }
-  let skinny = m <= skinnyRowLimit
-  if !skinny { BLAS.prepare() }
-
   x.withUnsafeBufferPointer { xs in
     w.tensor.withUnsafeBufferPointer { ws in
       withOptionalPointer(bias) { bias in
@@ -126,28 +122,14 @@ private func product(
           guard let x = xs.baseAddress, let wBase = ws.baseAddress, let y = ys.baseAddress else {
             return
           }
-          let w = wBase + w.start
-          let ldw = stride
-          let width = columnChunk(n, skinny: skinny)
-          parallelChunks((n + width - 1) / width) { chunk in
-            let first = chunk * width
-            let columns = Swift.min(width, n - first)
-            let wChunk = transposed ? w + first * ldw : w + first
-            let biasChunk = bias.map { $0 + first }
-            if skinny && transposed {
-              nl_skinny_nt(m, columns, k, x, k, wChunk, ldw, biasChunk, y + first, n)
-            } else if skinny {
-              nl_skinny_nn(m, columns, k, x, k, wChunk, ldw, biasChunk, y + first, n)
-            } else {
-              if let biasChunk {
-                for row in 0..<m {
-                  (y + row * n + first).update(from: biasChunk, count: columns)
-                }
-              }
-              sgemm(
-                m: m, n: columns, k: k, x, k, wChunk, ldw, transposed: transposed,
-                beta: biasChunk == nil ? 0 : 1, y + first, n)
-            }
+          let operands = Operands(
+            m: m, n: n, k: k, x: x, w: wBase + w.start, ldw: w.stride, bias: bias, y: y)
+          if m > skinnyRowLimit {
+            operands.multiplyBySgemm(transposed: transposed)
+          } else if transposed {
+            operands.multiplySkinnyTransposed()
+          } else {
+            operands.multiplySkinny()
           }
         }
       }
@@ -156,11 +138,68 @@ private func product(
   return y
 }
 
-/// How many columns of a product one chunk computes: a multiple of 64, so that no two threads write
-/// the same cache line.
-private func columnChunk(_ n: Int, skinny: Bool) -> Int {
-  let chunks = skinny ? (n > 8192 ? 32 : 8) : (n > 8192 ? 16 : n > 1024 ? 4 : 2)
-  return Swift.max(64, ((n + chunks - 1) / chunks + 63) / 64 * 64)
+/// `y[m, n] = x[m, k]·op(w) + bias` as pointers, and the three ways to compute it.
+private struct Operands {
+  let m: Int
+  let n: Int
+  let k: Int
+  let x: UnsafePointer<Float>
+  let w: UnsafePointer<Float>
+  let ldw: Int
+  let bias: UnsafePointer<Float>?
+  let y: UnsafeMutablePointer<Float>
+
+  /// Many rows: each chunk is a block of columns.
+  func multiplyBySgemm(transposed: Bool) {
+    BLAS.prepare()
+    forColumns(chunks: n > 8192 ? 16 : n > 1024 ? 4 : 2) { first, columns in
+      if let bias {
+        for row in 0..<m { (y + row * n + first).update(from: bias + first, count: columns) }
+      }
+      sgemm(
+        m: m, n: columns, k: k, x, k, transposed ? w + first * ldw : w + first, ldw,
+        transposed: transposed, beta: bias == nil ? 0 : 1, y + first, n)
+    }
+  }
+
+  /// Few rows against `w [n, k]`: each chunk is a block of w's rows, contiguous in memory.
+  func multiplySkinnyTransposed() {
+    forColumns(chunks: n > 8192 ? 32 : 8) { first, columns in
+      nl_skinny_nt(
+        m, columns, k, x, k, w + first * ldw, ldw, bias.map { $0 + first }, y + first, n)
+    }
+  }
+
+  /// Few rows against `w [k, n]`: each chunk is a block of w's rows again, since a block of its
+  /// columns would read memory in short pieces. The blocks' products are then added up.
+  func multiplySkinny() {
+    let blocks = k >= 256 && n >= 64 ? 4 : 1
+    let depth = (k + blocks - 1) / blocks
+    var partial = Tensor(uninitialized: [(blocks - 1) * m * n])
+    partial.withUnsafeMutableBufferPointer { partials in
+      parallelChunks(blocks) { block in
+        let first = block * depth
+        let target = block == 0 ? y : partials.baseAddress.map { $0 + (block - 1) * m * n } ?? y
+        nl_skinny_nn(
+          m, n, Swift.min(depth, k - first), x + first, k, w + first * ldw, ldw,
+          block == 0 ? bias : nil, target, n)
+      }
+      guard blocks > 1, let base = partials.baseAddress else { return }
+      let count = m * n
+      parallelRows(count, rowWork: blocks) { range in
+        for i in range { y[i] += base[i] + base[count + i] + base[2 * count + i] }
+      }
+    }
+  }
+
+  /// Cuts the columns into about `chunks` pieces, each a multiple of 64 so that no two threads
+  /// write the same cache line.
+  private func forColumns(chunks: Int, _ body: (_ first: Int, _ columns: Int) -> Void) {
+    let width = Swift.max(64, ((n + chunks - 1) / chunks + 63) / 64 * 64)
+    parallelChunks((n + width - 1) / width) { chunk in
+      body(chunk * width, Swift.min(width, n - chunk * width))
+    }
+  }
 }
 
 private func withOptionalPointer(_ tensor: Tensor?, _ body: (UnsafePointer<Float>?) -> Void) {

@@ -20,7 +20,9 @@ import Testing
   }
 
   /// The largest |a - b| / scale, where equal infinities and pairs of NaN are equal.
-  static func difference(_ a: [Float], _ b: [Double], scale: (Int) -> Double = { _ in 1 }) -> Double {
+  static func difference(
+    _ a: [Float], _ b: [Double], scale: (Int) -> Double = { _ in 1 }
+  ) -> Double {
     var largest = 0.0
     for i in a.indices {
       let x = Double(a[i])

@@ -1,6 +1,6 @@
 /// GPT-2's tokenizer: byte-level byte-pair encoding, the same ids as Hugging Face's for every text.
 ///
-/// A text is cut at its special tokens, then into words (``PreTokenizer``), and in each word, which
+/// A text is cut at its special tokens, then into words by GPT-2's pattern, and in each word, which
 /// starts as one token a byte, the pair of neighbours with the lowest rank becomes one token until no
 /// pair can. Every text has tokens, and `decode(encode(text))` is `text`.
 ///

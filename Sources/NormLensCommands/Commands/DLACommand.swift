@@ -63,7 +63,7 @@ struct DLACommand: ParsableCommand {
     let headCount = layers.count * heads.count
     let contribution = mean("contribution", components.count)
     let direct = mean("component_direct_effect", components.count)
-    let head = mean("head", headCount)
+    let head = mean("head_contribution", headCount)
     let headDirect = mean("head_direct_effect", headCount)
 
     var table = TextTable([

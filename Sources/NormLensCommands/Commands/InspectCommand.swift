@@ -63,8 +63,11 @@ struct InspectCommand: ParsableCommand {
         "normalization_found",
         config.normalization == .layerNorm
           ? "LayerNorm with epsilon \(config.layerNormEpsilon)"
-          : "none" + (folded ? ": the checkpoint's epsilon \(config.layerNormEpsilon) means that its "
-            + "LayerNorms were removed; the fixed affine maps were folded into the weights" : "")),
+          : "none"
+            + (folded
+              ? ": the checkpoint's epsilon \(config.layerNormEpsilon) means that its "
+                + "LayerNorms were removed; the fixed affine maps were folded into the weights"
+              : "")),
       text("scale_attn_weights", "\(config.scaleAttnWeights)"),
       text("scale_attn_by_inverse_layer_idx", "\(config.scaleAttnByInverseLayerIdx)"),
       text("unembedding", config.tiedUnembed ? "tied to the embedding" : "its own matrix"),

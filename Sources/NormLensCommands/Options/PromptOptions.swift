@@ -14,7 +14,8 @@ struct PromptOptions: ParsableArguments {
     completion: .file())
   var prompts: String?
 
-  @Option(help: ArgumentHelp("A file whose whole text is one prompt.", valueName: "file"),
+  @Option(
+    help: ArgumentHelp("A file whose whole text is one prompt.", valueName: "file"),
     completion: .file())
   var text: String?
 
@@ -41,7 +42,8 @@ struct PromptOptions: ParsableArguments {
     for list in tokens { result.append(Prompt(try Self.ids(list))) }
     if let prompts { result += try PromptFile.read(prompts, model, prependBOS: prependBOS) }
     if result.isEmpty {
-      throw CommandError("no prompt: give --prompt TEXT, --prompts FILE, --text FILE or --tokens IDS")
+      throw CommandError(
+        "no prompt: give --prompt TEXT, --prompts FILE, --text FILE or --tokens IDS")
     }
     // Bad tokens are found before anything is computed or created.
     for (index, prompt) in result.enumerated() {

@@ -1,0 +1,209 @@
+import ArgumentParser
+import Foundation
+import NormLens
+
+/// `normlens bench`: each operation as a fraction of what the machine can do.
+struct BenchCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "bench", abstract: "Time this machine against its own limits.",
+    discussion: """
+      Measures the machine's matrix-product peak and memory bandwidth, then each operation on a \
+      random model, and prints the fraction of the bound: the larger of FLOPs / peak and \
+      bytes / bandwidth. Median of five after a warm-up. Leave the machine alone meanwhile.
+      """)
+
+  @Option(help: "The shape of the random model.") var config = "gpt2-small"
+  @Option(
+    help: ArgumentHelp("Only these operations, separated by commas.", valueName: "names"))
+  var only: String?
+  @Option(help: "How many timed repetitions of each operation.") var repetitions = 5
+  @OptionGroup var compute: ComputeOptions
+  @Flag(help: "Print JSON.") var json = false
+
+  func validate() throws {
+    if repetitions < 1 { throw ValidationError("--repetitions \(repetitions): expected 1 or more") }
+    for name in wanted ?? [] where !Self.names.contains(name) {
+      let near = nearestText(to: name, among: Self.names).map { "; did you mean '\($0)'?" } ?? ""
+      throw ValidationError(
+        "--only '\(name)': expected \(Self.names.joined(separator: ", "))\(near)")
+    }
+  }
+
+  private static let names = [
+    "open_and_first_token", "forward_1x15", "forward_8x64", "forward_1x512", "cache_all_1x512",
+  ]
+
+  private var wanted: [String]? { only?.split(separator: ",").map(String.init) }
+
+  private struct Measurement {
+    let name: String
+    let seconds: Double
+    let bound: Double
+  }
+
+  func run() throws {
+    compute.apply()
+    let config = try GPT2Config.preset(self.config)
+    let directory = FileManager.default.temporaryDirectory
+      .appendingPathComponent("normlens-bench-\(ProcessInfo.processInfo.processIdentifier)")
+    try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: directory) }
+    let path = directory.appendingPathComponent("model.h5").path
+    try ModelFile.write(try Checkpoint.random(config, name: "bench", seed: 0), to: path)
+
+    let limits = MachineLimits.measure()
+    var results: [Measurement] = []
+    for name in Self.names where wanted?.contains(name) ?? true {
+      try Interruption.check()
+      results.append(try measure(name, path, config, limits))
+    }
+    let model = try GPT2.load(path)
+    let writing = try wanted == nil ? writingSpeed(model, directory) : nil
+    Terminal.print(
+      json ? text(limits, results, writing) : table(limits, results, writing, config))
+  }
+
+  // MARK: operations
+
+  private func measure(
+    _ name: String, _ path: String, _ config: GPT2Config, _ limits: MachineLimits
+  ) throws -> Measurement {
+    func bound(_ prompts: Int, _ length: Int, extraBytes: Int = 0, allLogits: Bool = true) -> Double
+    {
+      let cost = Cost(config, prompts: prompts, length: length, allLogits: allLogits)
+      return Swift.max(
+        cost.flops / limits.sgemmFlops,
+        (cost.bytes + Double(extraBytes)) / limits.bandwidth)
+    }
+    if name == "open_and_first_token" {
+      let weights = 4 * Cost(config, prompts: 1, length: 1, allLogits: true).weights
+      let seconds = try median {
+        let model = try GPT2.load(path)
+        _ = try model.run(batch: [tokens(1, config)], logits: .last)
+      }
+      // The checksums read every weight once, the forward pass again.
+      return Measurement(
+        name: name, seconds: seconds, bound: bound(1, 1, extraBytes: Int(weights)))
+    }
+    let model = try GPT2.load(path)
+    switch name {
+    case "forward_1x15":
+      let batch = [tokens(15, config)]
+      return Measurement(
+        name: name, seconds: try median { _ = try model.run(batch: batch) }, bound: bound(1, 15))
+    case "forward_8x64":
+      let batch = (0..<8).map { tokens(64, config, first: $0) }
+      return Measurement(
+        name: name, seconds: try median { _ = try model.run(batch: batch) }, bound: bound(8, 64))
+    case "forward_1x512":
+      let batch = [tokens(512, config)]
+      return Measurement(
+        name: name, seconds: try median { _ = try model.run(batch: batch) }, bound: bound(1, 512))
+    default:
+      let batch = [tokens(512, config)]
+      let hooks = HookName.all(nLayers: config.nLayers).map { HookFilter($0) }
+      var size = 0
+      let seconds = try median {
+        let (_, cache) = try model.runWithCache(batch: batch, hooks: hooks)
+        size = cache.byteCount
+      }
+      return Measurement(name: name, seconds: seconds, bound: bound(1, 512, extraBytes: size))
+    }
+  }
+
+  /// Bytes a second when activations are recorded into a file.
+  private func writingSpeed(_ model: GPT2, _ directory: URL) throws -> Double {
+    let path = directory.appendingPathComponent("cache.h5").path
+    let prompts = [Prompt(tokens(512, model.config))]
+    let recording = ActivationRecording(
+      hooks: HookName.all(nLayers: model.config.nLayers).filter { $0.site != .unembedOut })
+    var written = 0
+    let seconds = try median(warmUp: false, repetitions: 1) {
+      written = try recording.write(model, prompts, to: path)
+    }
+    return Double(written) / seconds
+  }
+
+  private func tokens(_ length: Int, _ config: GPT2Config, first: Int = 0) -> [Int] {
+    (0..<length).map { (first * 811 + $0 * 7919 + 11) % config.dVocab }
+  }
+
+  private func median(
+    warmUp: Bool = true, repetitions: Int? = nil, _ body: () throws -> Void
+  ) throws -> Double {
+    if warmUp { try body() }
+    let clock = ContinuousClock()
+    let times = try (0..<(repetitions ?? self.repetitions)).map { _ in
+      try clock.measure { try body() } / .seconds(1)
+    }
+    return times.sorted()[times.count / 2]
+  }
+
+  /// What a forward pass must compute and read.
+  private struct Cost {
+    let weights: Double
+    let flops: Double
+    let bytes: Double
+
+    init(_ config: GPT2Config, prompts: Int, length: Int, allLogits: Bool) {
+      let (d, L, V) = (Double(config.dModel), Double(config.nLayers), Double(config.dVocab))
+      let rows = Double(prompts * length)
+      let block = 4 * d * d + 2 * d * Double(config.dMLP)
+      weights = L * block + V * d
+      // Causal attention: each query meets half of the keys on average, in scores and in values.
+      let attention = 2 * L * d * rows * Double(length + 1)
+      flops = 2 * rows * weights + attention
+      bytes = 4 * (weights + rows * V)
+    }
+  }
+
+  // MARK: output
+
+  private func table(
+    _ limits: MachineLimits, _ results: [Measurement], _ writing: Double?, _ config: GPT2Config
+  ) -> String {
+    var table = TextTable([
+      ("operation", .left), ("ms", .right), ("bound ms", .right), ("of the bound", .right),
+    ])
+    for result in results {
+      table.add([
+        result.name, fixed(1e3 * result.seconds, 2), fixed(1e3 * result.bound, 2),
+        fixed(100 * result.bound / result.seconds, 0) + " %",
+      ])
+    }
+    var lines = [
+      "\(Threads.count) threads, OpenBLAS \(BLAS.coreName): sgemm "
+        + "\(fixed(limits.sgemmFlops / 1e9, 0)) GFLOP/s, memory "
+        + "\(fixed(limits.bandwidth / 1e9, 1)) GB/s; model \(self.config)", "", table.text,
+    ]
+    if let forward = results.first(where: { $0.name == "forward_1x512" }),
+      let cache = results.first(where: { $0.name == "cache_all_1x512" })
+    {
+      lines.append("cache_all_1x512 / forward_1x512: \(fixed(cache.seconds / forward.seconds, 2))")
+    }
+    if let writing {
+      lines.append("recording into a file: \(fixed(writing / 1e9, 2)) GB/s")
+    }
+    return lines.joined(separator: "\n")
+  }
+
+  private func text(
+    _ limits: MachineLimits, _ results: [Measurement], _ writing: Double?
+  ) -> String {
+    let machine = [
+      ("sgemm_peak_gflops", JSONText.number(limits.sgemmFlops / 1e9)),
+      ("bandwidth_gbs", JSONText.number(limits.bandwidth / 1e9)),
+      ("threads", "\(Threads.count)"), ("blas_core", JSONText.quoted(BLAS.coreName)),
+    ]
+    let list = results.map { result in
+      JSONText.object([
+        ("name", JSONText.quoted(result.name)), ("seconds", JSONText.number(result.seconds)),
+        ("bound_seconds", JSONText.number(result.bound)),
+        ("fraction_of_bound", JSONText.number(result.bound / result.seconds)),
+      ])
+    }
+    var members = [("machine", JSONText.object(machine)), ("results", JSONText.list(list))]
+    if let writing { members.append(("writing_gbs", JSONText.number(writing / 1e9))) }
+    return JSONText.object(members)
+  }
+}

@@ -1,0 +1,177 @@
+import ArgumentParser
+import Foundation
+import NormLens
+
+/// `normlens demo`: the tour on the bundled models.
+struct DemoCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "demo", abstract: "A tour on the bundled models; writes normlens-demo/.")
+
+  @Option(name: .shortAndLong, help: "The directory to write to.", completion: .directory)
+  var output = "normlens-demo"
+  @OptionGroup var compute: ComputeOptions
+
+  func run() throws {
+    compute.apply()
+    let clock = ContinuousClock()
+    let start = clock.now
+    do {
+      try FileManager.default.createDirectory(
+        atPath: output, withIntermediateDirectories: true)
+    } catch {
+      throw CommandError(
+        "\(output): cannot be created: \(error.localizedDescription)", status: .cannotCreate)
+    }
+    let models = try BundledModels.names.map { try GPT2.load($0) }
+    var written = try attribution(models)
+    written += try lens(models)
+    section("The files")
+    Terminal.print(written.joined(separator: "\n"))
+    Terminal.print(
+      """
+
+      Each is self-describing HDF5. To read one in Python:
+
+        import xarray
+        dla = xarray.open_dataset("\(output)/dla-mini.h5", group="dla", engine="h5netcdf")
+        print(dla["head_contribution"].mean("prompt"))
+
+      or here: normlens show \(output)/dla-mini.h5
+      """)
+    let seconds = (clock.now - start) / .seconds(1)
+    Terminal.print("\ndone in \(fixed(seconds, 1)) s")
+  }
+
+  private func section(_ title: String) {
+    Terminal.print("\n" + Terminal.bold(title) + "\n")
+  }
+
+  // MARK: direct logit attribution
+
+  /// Attributes the indirect-object prompts in each model and tells how wrong the usual
+  /// attribution is.
+  private func attribution(_ models: [GPT2]) throws -> [String] {
+    section("1. Direct logit attribution is exact without LayerNorm, and is not with it")
+    var table = TextTable([
+      ("model", .left), ("LayerNorm", .left), ("right", .right), ("logit difference", .right),
+      ("NMAE pooled", .right), ("NMAE head mean", .right), ("closure error", .right),
+    ])
+    var files: [String] = []
+    var count = 0
+    var strongest: [String] = []
+    for model in models {
+      let prompts = try indirectObject(model)
+      count = prompts.count
+      var result = try DirectLogitAttribution().run(
+        model, prompts, progress: { _ in try Interruption.check() })
+      result.provenance = result.provenance.merging(runProvenance(prependBOS: true))
+      let path = "\(output)/dla-\(model.identity.name).h5"
+      try ResultFile.write(result, to: path)
+      files.append("\(path)  attribution of \(count) prompts")
+
+      func values(_ name: String) -> [Double] {
+        result[group: "dla", variable: name]?.values.doubles ?? []
+      }
+      let target = values("target")
+      let right = target.filter { $0 > 0 }.count
+      table.add([
+        model.identity.name, model.config.normalization == .none ? "removed" : "yes",
+        "\(right)/\(count)", fixed(target.reduce(0, +) / Double(count), 2),
+        fixed(values("nmae_pooled").first ?? .nan, 2) + " %",
+        fixed(values("nmae_head_mean").first ?? .nan, 2) + " %",
+        compact(values("closure_error").map(Swift.abs).max() ?? .nan),
+      ])
+      strongest.append(
+        "  \(model.identity.name): \(strongestHeads(values("head_contribution"), model.config, count))"
+      )
+    }
+    Terminal.print(
+      """
+      \(count) prompts such as "\(Self.example)": which heads write the answer's logit?
+      The usual attribution freezes the final LayerNorm's scale; the direct effect takes a head away
+      and lets the scale follow. NMAE is their distance, relative to the direct effect.
+
+      \(table.text)
+
+      strongest heads, mean attribution in logits:
+      \(strongest.joined(separator: "\n"))
+      """)
+    return files
+  }
+
+  private func strongestHeads(_ head: [Double], _ config: GPT2Config, _ prompts: Int) -> String {
+    let width = config.nLayers * config.nHeads
+    let means = (0..<width).map { column in
+      (0..<prompts).reduce(0) { $0 + head[$1 * width + column] } / Double(prompts)
+    }
+    return (0..<width).sorted { Swift.abs(means[$0]) > Swift.abs(means[$1]) }.prefix(4)
+      .map { "L\($0 / config.nHeads)H\($0 % config.nHeads) \(fixed(means[$0], 2, signed: true))" }
+      .joined(separator: "  ")
+  }
+
+  private static let example = "When Mary and John went to the store, John gave a drink to"
+
+  /// Indirect-object prompts: 12 pairs of names, each name once the giver, in two places.
+  private func indirectObject(_ model: GPT2) throws -> [Prompt] {
+    let pairs = [
+      (" Mary", " John"), (" Alice", " Tom"), (" Anna", " Mark"), (" Carol", " David"),
+      (" Emma", " Frank"), (" Grace", " Henry"), (" Kate", " Jack"), (" Laura", " Paul"),
+      (" Rose", " Peter"), (" Sarah", " James"), (" Alice", " Mark"), (" Emma", " John"),
+    ]
+    let scenes = [("store", "drink"), ("park", "book")]
+    let tokenizer = try model.tokenizer
+    var prompts: [Prompt] = []
+    for (first, second) in pairs {
+      for (giver, receiver) in [(first, second), (second, first)] {
+        for (place, object) in scenes {
+          let text = "When\(first) and\(second) went to the \(place),\(giver) gave a \(object) to"
+          prompts.append(
+            Prompt(
+              try model.tokens(text), answer: try tokenizer.singleToken(receiver),
+              wrong: try tokenizer.singleToken(giver)))
+        }
+      }
+    }
+    return prompts
+  }
+
+  // MARK: logit lens
+
+  private func lens(_ models: [GPT2]) throws -> [String] {
+    section("2. The logit lens: where in the stream does the answer appear?")
+    let text = "The capital of France is"
+    var files: [String] = []
+    var table = TextTable(
+      [("stream", .left)] + models.map { ("\($0.identity.name): rank", .right) }
+        + models.map { _ in ("prediction", .left) })
+    var columns: [[(String, String)]] = []
+    var streams: [String] = []
+    for model in models {
+      let answer = try model.tokenizer.singleToken(" Paris")
+      var result = try LogitLens().run(model, [Prompt(try model.tokens(text), answer: answer)])
+      result.provenance = result.provenance.merging(runProvenance(prependBOS: true))
+      let path = "\(output)/lens-\(model.identity.name).h5"
+      try ResultFile.write(result, to: path)
+      files.append("\(path)  logit lens")
+      streams = LogitLens.streams(model.config)
+      columns.append(try lastColumn(result, streams.count))
+    }
+    for index in streams.indices {
+      table.add([streams[index]] + columns.map { $0[index].0 } + columns.map { $0[index].1 })
+    }
+    Terminal.print("\"\(text)\" → \" Paris\", read at the last position\n\n\(table.text)")
+    return files
+  }
+
+  /// Rank of the answer and prediction at the last position of the only prompt.
+  private func lastColumn(_ result: ResultSet, _ streams: Int) throws -> [(String, String)] {
+    guard let rank = result[group: "logit_lens", variable: "rank"]?.values.doubles,
+      case .strings(let tokens)? = result[group: "logit_lens", variable: "top_token"]?.values
+    else { throw CommandError("the lens gave no ranks", status: .data) }
+    let positions = rank.count / streams
+    return (0..<streams).map { stream in
+      let cell = stream * positions + positions - 1
+      return (fixed(rank[cell], 0), "|\(shown(tokens[cell]))|")
+    }
+  }
+}
