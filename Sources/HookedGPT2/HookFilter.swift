@@ -130,7 +130,9 @@ public struct HookFilter: Sendable, Hashable, CustomStringConvertible {
     var names: [HookName] = []
     for layer in layers {
       let name = HookName(site, layer: layer < 0 ? layer + config.nLayers : layer)
-      names.append(try name.checked(nLayers: config.nLayers, written: description))
+      // 1 and -1 may be one layer: an intervention must not act there twice.
+      let checked = try name.checked(nLayers: config.nLayers, written: description)
+      if !names.contains(checked) { names.append(checked) }
     }
     return names
   }

@@ -40,7 +40,10 @@ public struct NormLensCommand: ParsableCommand {
         Terminal.complain(describe(error))
         leave(with: status.rawValue)
       }
-      FileHandle.standardError.write(Data((fullMessage(for: error) + "\n").utf8))
+      // The parser's message, its usage lines included, under the same heading as every other error.
+      var text = fullMessage(for: error)
+      if text.hasPrefix("Error: ") { text = "normlens: error: " + text.dropFirst(7) }
+      FileHandle.standardError.write(Data((text + "\n").utf8))
       leave(with: usage.rawValue)
     }
   }
