@@ -60,7 +60,18 @@ final class AtomicFile {
 
   /// Writes the temporary file from its beginning: whatever `body` puts, in order.
   func fill(_ body: (Put) throws(HDF5Error) -> Void) throws(HDF5Error) {
-    let descriptor = open(temporary, O_WRONLY | O_TRUNC | O_CLOEXEC)
+    try put(O_TRUNC, body)
+  }
+
+  /// Adds bytes to the end of the temporary file.
+  func append(_ bytes: [UInt8]) throws(HDF5Error) {
+    try put(O_APPEND) { (put: Put) throws(HDF5Error) in try bytes.span.withUnsafeBytes(put) }
+  }
+
+  private func put(
+    _ mode: Int32, _ body: (Put) throws(HDF5Error) -> Void
+  ) throws(HDF5Error) {
+    let descriptor = open(temporary, O_WRONLY | O_CLOEXEC | mode)
     guard descriptor >= 0 else { throw .cannotCreate(path: path, reason: systemReason()) }
     var isOpen = true
     defer { if isOpen { close(descriptor) } }

@@ -9,7 +9,7 @@ public enum FileBytes {
       throw .tooLarge(
         path: path, object: "file", bytes: "\(file.bytes.count) bytes", limit: "\(limit) bytes")
     }
-    return Array(file.bytes)
+    return file.withBytes { Array($0) }
   }
 
   /// Writes `bytes` to `path`; the file appears complete, or not at all.

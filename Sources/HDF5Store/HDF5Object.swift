@@ -78,6 +78,7 @@ final class HDF5Object {
     let reason = known && signatureCount >= 0 ? nil : systemReason()
     close(descriptor)
     if let reason { throw .unreadable(path: path, reason: reason) }
+    try FileSeal.check(path)
 
     let access = try openAccess(path)
     guard let handle = HDF5Handle(H5Fopen(path, nl_H5F_ACC_RDONLY(), access.id)) else {

@@ -57,9 +57,8 @@ public struct JSONScanner {
   ) throws(HDF5Error) -> JSONValue {
     let file = try MappedFile(path: path)
     do throws(JSONError) {
-      return try file.bytes.withMemoryRebound(to: UInt8.self) {
-        (buffer: UnsafeBufferPointer<UInt8>) throws(JSONError) -> JSONValue in
-        try parse(buffer.span, limit: limit)
+      return try file.withBytes { (bytes: UnsafeRawBufferPointer) throws(JSONError) -> JSONValue in
+        try parse(bytes.bindMemory(to: UInt8.self).span, limit: limit)
       }
     } catch {
       throw .damaged(path: path, object: "text", expected: "JSON", found: error.description)

@@ -11,6 +11,8 @@
 final class MappedFile: @unchecked Sendable {
   // Sendable: the mapping is never written.
   let path: String
+  /// The bytes, valid as long as the object: a local variable must use ``withBytes(_:)``, because
+  /// Swift may release an object after its last use, even while its bytes are still being read.
   let bytes: UnsafeRawBufferPointer
 
   /// Maps the file at `path`.
@@ -43,6 +45,14 @@ final class MappedFile: @unchecked Sendable {
     if let base = bytes.baseAddress {
       munmap(UnsafeMutableRawPointer(mutating: base), bytes.count)
     }
+  }
+
+  /// Calls `body` with the bytes, which stay mapped until it returns.
+  func withBytes<R, E: Error>(
+    _ body: (UnsafeRawBufferPointer) throws(E) -> R
+  ) throws(E) -> R {
+    defer { withExtendedLifetime(self) {} }
+    return try body(bytes)
   }
 
   /// Opens a regular file for reading, or says why that is not possible.

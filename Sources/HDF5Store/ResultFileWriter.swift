@@ -216,6 +216,7 @@ public final class ResultFileWriter: @unchecked Sendable {
       }
     }
     do throws(HDF5Error) {
+      try FileSeal.put(on: output)
       try output.commit()
     } catch {
       output.discard()

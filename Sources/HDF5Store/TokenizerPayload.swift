@@ -17,8 +17,9 @@ public struct TokenizerPayload: Sendable {
       case .owned(let bytes):
         return try bytes.span.withUnsafeBytes(body)
       case .mapped(let file, let range):
-        defer { withExtendedLifetime(file) {} }
-        return try body(UnsafeRawBufferPointer(rebasing: file.bytes[range]))
+        return try file.withBytes { (bytes: UnsafeRawBufferPointer) throws(E) -> R in
+          try body(UnsafeRawBufferPointer(rebasing: bytes[range]))
+        }
       }
     }
 

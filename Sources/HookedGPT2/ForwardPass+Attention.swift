@@ -51,15 +51,24 @@ extension ForwardPass {
     guard plan.uses([.attnScores, .pattern], layer) else {
       return causalAttention(q: q, k: k, v: v, segments: packed.segments, scale: scale)
     }
-    let scoresChanged = plan.changes([.attnScores], layer)
-    let causal = !scoresChanged && !plan.changes([.pattern], layer)
     var z = Tensor(uninitialized: v.shape)
+    guard plan.changes([.attnScores, .pattern], layer) else {
+      for (prompt, segment) in packed.segments.enumerated() {
+        var (scores, pattern) = causalAttentionParts(
+          q: q, k: k, v: v, segment: segment, scale: scale, into: &z)
+        try hookAttention(.attnScores, layer, prompt: prompt, &scores)
+        try hookAttention(.pattern, layer, prompt: prompt, &pattern)
+      }
+      return z
+    }
+    let scoresChanged = plan.changes([.attnScores], layer)
     for (prompt, segment) in packed.segments.enumerated() {
       var scores = attentionScores(q: q, k: k, segment: segment, scale: scale)
       try hookAttention(.attnScores, layer, prompt: prompt, &scores)
+      // Edited scores need not be causal any more.
       var pattern = scoresChanged ? softmax(scores) : causalSoftmax(scores)
       try hookAttention(.pattern, layer, prompt: prompt, &pattern)
-      applyAttention(pattern: pattern, v: v, segment: segment, causal: causal, into: &z)
+      applyAttention(pattern: pattern, v: v, segment: segment, into: &z)
     }
     return z
   }

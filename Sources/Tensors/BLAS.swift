@@ -21,6 +21,9 @@ public enum BLAS {
     return String(cString: openblas_get_config())
   }
 
+  /// The processors that this process may run on, as OpenBLAS asks the system for its affinity.
+  static var processorCount: Int { Swift.max(1, Int(openblas_get_num_procs())) }
+
   /// Chooses OpenBLAS' kernels and takes its threads away: this library splits the work itself.
   static func prepare() { _ = prepared }
 

@@ -102,6 +102,78 @@ public func causalAttention(
   return z
 }
 
+/// Causal attention of one prompt with its scores and its pattern kept.
+///
+/// Each block of query rows goes from scores to values while it is in cache, so that keeping both
+/// costs little more than writing them.
+///
+/// - Parameters:
+///   - q: shape `[rows, head, d_head]`.
+///   - k: shape `[key rows, head, d_head]`.
+///   - v: shape `[key rows, head, d_head]`.
+///   - segment: the prompt's rows.
+///   - scale: the factor of the scores.
+///   - z: shape `[rows, head, d_head]`; the prompt's rows are written.
+/// - Returns: scores (−∞ where a key lies after the query) and pattern, shape
+///   `[head, query_pos, key_pos]` each.
+public func causalAttentionParts(
+  q: Tensor, k: Tensor, v: Tensor, segment: AttentionSegment, scale: Float, into z: inout Tensor
+) -> (scores: Tensor, pattern: Tensor) {
+  checkHeads(q, k, v)
+  precondition(z.shape == q.shape, "attention: z has shape \(z.shape), q \(q.shape)")
+  let (heads, dHead) = (q.shape[1], q.shape[2])
+  let width = heads * dHead
+  let (queries, keys, past) = (segment.queries.count, segment.keys.count, segment.past)
+  var scores = Tensor(uninitialized: [heads, queries, keys])
+  var pattern = Tensor(uninitialized: [heads, queries, keys])
+  BLAS.prepare()
+  q.withUnsafeBufferPointer { qs in
+    k.withUnsafeBufferPointer { ks in
+      v.withUnsafeBufferPointer { vs in
+        scores.withUnsafeMutableBufferPointer { ss in
+          pattern.withUnsafeMutableBufferPointer { ps in
+            z.withUnsafeMutableBufferPointer { zs in
+              guard let q = qs.baseAddress, let k = ks.baseAddress, let v = vs.baseAddress,
+                let scores = ss.baseAddress, let pattern = ps.baseAddress,
+                let z = zs.baseAddress
+              else { return }
+              let blocks = attentionBlocks(queries)
+              parallelChunks(heads * blocks.count) { chunk in
+                let (head, rows) = (chunk / blocks.count, blocks[chunk % blocks.count])
+                let visible = past + rows.upperBound
+                let start = (head * queries + rows.lowerBound) * keys
+                let query = (segment.queries.lowerBound + rows.lowerBound) * width + head * dHead
+                let key = segment.keys.lowerBound * width + head * dHead
+                let (s, p) = (scores + start, pattern + start)
+                sgemm(
+                  m: rows.count, n: visible, k: dHead, alpha: scale, q + query, width, k + key,
+                  width, transposed: true, beta: 0, s, keys)
+                maskLaterKeys(s, rows, past: past, keys: keys)
+                nl_softmax(rows.count, keys, keys, s, keys, p, 1, past + rows.lowerBound, 1)
+                sgemm(
+                  m: rows.count, n: dHead, k: visible, p, keys, v + key, width, beta: 0,
+                  z + query, width)
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+  return (scores, pattern)
+}
+
+/// Writes −∞ over the keys after each query of a block of rows.
+private func maskLaterKeys(
+  _ scores: UnsafeMutablePointer<Float>, _ rows: Range<Int>, past: Int, keys: Int
+) {
+  for row in rows {
+    let ownKey = past + row
+    (scores + (row - rows.lowerBound) * keys + ownKey + 1)
+      .update(repeating: -.infinity, count: keys - ownKey - 1)
+  }
+}
+
 /// One prompt's attention scores, `scale·q·kᵀ`, −∞ where a key lies after the query.
 ///
 /// - Returns: shape `[head, query_pos, key_pos]`.
@@ -130,11 +202,7 @@ public func attentionScores(
             q + (segment.queries.lowerBound + rows.lowerBound) * width + head * dHead, width,
             k + segment.keys.lowerBound * width + head * dHead, width, transposed: true,
             beta: 0, s, keys)
-          for row in rows {
-            let ownKey = past + row
-            (s + (row - rows.lowerBound) * keys + ownKey + 1)
-              .update(repeating: -.infinity, count: keys - ownKey - 1)
-          }
+          maskLaterKeys(s, rows, past: past, keys: keys)
         }
       }
     }
@@ -172,14 +240,13 @@ public func causalSoftmax(_ scores: Tensor) -> Tensor {
 ///   - pattern: shape `[head, query_pos, key_pos]`.
 ///   - v: shape `[key rows, head, d_head]`.
 ///   - segment: the prompt's rows.
-///   - causal: whether everything after the query is known to be zero and may be skipped.
 ///   - z: shape `[rows, head, d_head]`.
 public func applyAttention(
-  pattern: Tensor, v: Tensor, segment: AttentionSegment, causal: Bool, into z: inout Tensor
+  pattern: Tensor, v: Tensor, segment: AttentionSegment, into z: inout Tensor
 ) {
   let (heads, dHead) = (v.shape[1], v.shape[2])
   let width = heads * dHead
-  let (queries, keys, past) = (segment.queries.count, segment.keys.count, segment.past)
+  let (queries, keys) = (segment.queries.count, segment.keys.count)
   precondition(
     pattern.shape == [heads, queries, keys],
     "applyAttention: pattern has shape \(pattern.shape), expected \([heads, queries, keys])")
@@ -192,7 +259,7 @@ public func applyAttention(
         parallelChunks(heads * blocks.count) { chunk in
           let (head, rows) = (chunk / blocks.count, blocks[chunk % blocks.count])
           sgemm(
-            m: rows.count, n: dHead, k: causal ? past + rows.upperBound : keys,
+            m: rows.count, n: dHead, k: keys,
             p + (head * queries + rows.lowerBound) * keys, keys,
             v + segment.keys.lowerBound * width + head * dHead, width,
             beta: 0, z + (segment.queries.lowerBound + rows.lowerBound) * width + head * dHead,

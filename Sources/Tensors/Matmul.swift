@@ -149,40 +149,51 @@ private struct Operands {
   let bias: UnsafePointer<Float>?
   let y: UnsafeMutablePointer<Float>
 
-  /// Many rows: each chunk is a block of columns.
+  /// Many rows: each chunk is a block of columns and, where there are more threads than such
+  /// blocks, of rows. Wide blocks are better: each chunk packs its part of `x` anew.
   func multiplyBySgemm(transposed: Bool) {
     BLAS.prepare()
-    forColumns(chunks: n > 8192 ? 16 : n > 1024 ? 4 : 2) { first, columns in
+    let wanted = Threads.count > 2 ? 2 * Threads.count : n > 8192 ? 16 : n > 1024 ? 4 : 2
+    let blocks = Swift.max(1, Swift.min(wanted, n / 256))
+    let rowBlocks = Swift.max(1, Swift.min((wanted + blocks - 1) / blocks, m / 64))
+    let height = (m + rowBlocks - 1) / rowBlocks
+    forColumns(chunks: blocks, times: rowBlocks) { first, columns, rowBlock in
+      let top = rowBlock * height
+      let rows = Swift.min(height, m - top)
+      if rows <= 0 { return }
       if let bias {
-        for row in 0..<m { (y + row * n + first).update(from: bias + first, count: columns) }
+        for row in top..<top + rows {
+          (y + row * n + first).update(from: bias + first, count: columns)
+        }
       }
       sgemm(
-        m: m, n: columns, k: k, x, k, transposed ? w + first * ldw : w + first, ldw,
-        transposed: transposed, beta: bias == nil ? 0 : 1, y + first, n)
+        m: rows, n: columns, k: k, x + top * k, k, transposed ? w + first * ldw : w + first, ldw,
+        transposed: transposed, beta: bias == nil ? 0 : 1, y + top * n + first, n)
     }
   }
 
   /// Few rows against `w [n, k]`: each chunk is a block of w's rows, contiguous in memory.
   func multiplySkinnyTransposed() {
-    forColumns(chunks: n > 8192 ? 32 : 8) { first, columns in
+    forColumns(chunks: n > 8192 ? 32 : 8, times: 1) { first, columns, _ in
       nl_skinny_nt(
         m, columns, k, x, k, w + first * ldw, ldw, bias.map { $0 + first }, y + first, n)
     }
   }
 
-  /// Few rows against `w [k, n]`: each chunk is a block of w's rows again, since a block of its
-  /// columns would read memory in short pieces. The blocks' products are then added up.
+  /// Few rows against `w [k, n]`: each chunk is a block of w's rows again, since a narrow block of
+  /// its columns would read memory in short pieces. The blocks' products are then added up.
   func multiplySkinny() {
     let blocks = k >= 256 && n >= 64 ? 4 : 1
     let depth = (k + blocks - 1) / blocks
+    let pieces = Swift.max(1, Swift.min(Threads.count / 4, n / 512))
     var partial = Tensor(uninitialized: [(blocks - 1) * m * n])
     partial.withUnsafeMutableBufferPointer { partials in
-      parallelChunks(blocks) { block in
+      forColumns(chunks: pieces, times: blocks) { column, columns, block in
         let first = block * depth
         let target = block == 0 ? y : partials.baseAddress.map { $0 + (block - 1) * m * n } ?? y
         nl_skinny_nn(
-          m, n, Swift.min(depth, k - first), x + first, k, w + first * ldw, ldw,
-          block == 0 ? bias : nil, target, n)
+          m, columns, Swift.min(depth, k - first), x + first, k, w + first * ldw + column, ldw,
+          block == 0 ? bias.map { $0 + column } : nil, target + column, n)
       }
       guard blocks > 1, let base = partials.baseAddress else { return }
       let count = m * n
@@ -193,11 +204,15 @@ private struct Operands {
   }
 
   /// Cuts the columns into about `chunks` pieces, each a multiple of 64 so that no two threads
-  /// write the same cache line.
-  private func forColumns(chunks: Int, _ body: (_ first: Int, _ columns: Int) -> Void) {
+  /// write the same cache line, and runs `body` on each of them `repeats` times.
+  private func forColumns(
+    chunks: Int, times repeats: Int, _ body: (_ first: Int, _ columns: Int, _ time: Int) -> Void
+  ) {
     let width = Swift.max(64, ((n + chunks - 1) / chunks + 63) / 64 * 64)
-    parallelChunks((n + width - 1) / width) { chunk in
-      body(chunk * width, Swift.min(width, n - chunk * width))
+    let pieces = (n + width - 1) / width
+    parallelChunks(pieces * repeats) { chunk in
+      let first = chunk % pieces * width
+      body(first, Swift.min(width, n - first), chunk / pieces)
     }
   }
 }

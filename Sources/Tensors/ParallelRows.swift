@@ -28,8 +28,8 @@ public enum Threads {
     }
   }
 
-  /// The processors that are online.
-  public static let processorCount = Swift.max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
+  /// The processors that this process may run on.
+  public static let processorCount = BLAS.processorCount
 }
 
 /// Runs `body` once for each of `chunks` chunks, on all threads, and returns when all are done.

@@ -37,7 +37,7 @@ struct CacheCommand: ParsableCommand {
     let start = clock.now
     let written = try recording.write(
       model, prompts, to: output,
-      provenance: runProvenance(prependBOS: !self.prompts.noBOS && model.defaultPrependBOS),
+      provenance: runProvenance(prependBOS: self.prompts.provenanceBOS(model)),
       progress: { progress.update($0) })
     if quiet { return }
     let seconds = (clock.now - start) / .seconds(1)

@@ -12,40 +12,26 @@ struct DLACommand: ParsableCommand {
       heads. Without LayerNorm they agree.
       """)
 
-  @OptionGroup var model: ModelOptions
-  @OptionGroup var prompts: PromptOptions
-  @OptionGroup var answers: AnswerOptions
-  @OptionGroup var interventions: InterventionOptions
+  @OptionGroup var analysis: AnalysisOptions
   @Option(
     parsing: .unconditional,  // else -1 would be taken for an option
     help: "The position whose logits are attributed; negative counts from the end.")
   var position = -1
   @Flag(help: "Attribute every neuron as well.") var neurons = false
   @Option(help: "How many heads to list.") var top = 10
-  @OptionGroup var memory: MemoryOptions
-  @OptionGroup var output: OutputOptions
 
   func validate() throws {
     if top < 0 { throw ValidationError("--top \(top): expected 0 or more") }
   }
 
   func run() throws {
-    try output.check()
-    let model = try model.load()
-    let prompts = try answers.apply(to: prompts.load(model), model)
-    let longest = prompts.map(\.tokens.count).max() ?? 1
-    let config = model.config
-    let each = 4 * (longest * (10 * config.dModel + 2 * config.dMLP) + config.dVocab)
-    let attribution = DirectLogitAttribution(
-      position: position, neurons: neurons,
-      batchSize: try memory.batch(min(prompts.count, 64), each: each, quiet: output.quiet))
-    var progress = Progress("dla", total: prompts.count, quiet: output.quiet)
-    var result = try attribution.run(
-      model, prompts, interventions: interventions.interventions(model),
-      progress: { progress.update($0) })
-    result.provenance = result.provenance.merging(
-      runProvenance(prependBOS: !self.prompts.noBOS && model.defaultPrependBOS))
-    try output.deliver(result) { Self.table(result, top: top) }
+    try analysis.run(
+      "dla", bytes: { 4 * ($1 * (10 * $0.dModel + 2 * $0.dMLP) + $0.dVocab) },
+      { work, progress in
+        try DirectLogitAttribution(
+          position: position, neurons: neurons, batchSize: work.batchSize
+        ).run(work.model, work.prompts, interventions: work.interventions, progress: progress)
+      }, table: { Self.table($0, top: top) })
   }
 
   /// Means over prompts: the components in stream order, the strongest heads, the errors.

@@ -10,37 +10,22 @@ struct LensCommand: ParsableCommand {
       works with each stream's own scale; --frozen divides by the final stream's.
       """)
 
-  @OptionGroup var model: ModelOptions
-  @OptionGroup var prompts: PromptOptions
-  @OptionGroup var answers: AnswerOptions
-  @OptionGroup var interventions: InterventionOptions
+  @OptionGroup var analysis: AnalysisOptions
   @Flag(help: "Divide every stream by the final stream's LayerNorm scale.") var frozen = false
-  @OptionGroup var memory: MemoryOptions
-  @OptionGroup var output: OutputOptions
 
   func run() throws {
-    try output.check()
-    let model = try model.load()
-    let prompts = try answers.apply(to: prompts.load(model), model)
-    let longest = prompts.map(\.tokens.count).max() ?? 1
-    let config = model.config
-    let each = 4 * longest * ((2 * config.nLayers + 1) * config.dModel + config.dVocab)
-    let lens = LogitLens(
-      frozenScale: frozen,
-      batchSize: try memory.batch(min(prompts.count, 64), each: each, quiet: output.quiet))
-    var progress = Progress("lens", total: prompts.count, quiet: output.quiet)
-    var result = try lens.run(
-      model, prompts, interventions: interventions.interventions(model),
-      progress: { progress.update($0) })
-    result.provenance = result.provenance.merging(
-      runProvenance(prependBOS: !self.prompts.noBOS && model.defaultPrependBOS))
-    try output.deliver(result) { Self.table(result, prompts.count) }
+    try analysis.run(
+      "lens", bytes: { 4 * $1 * ((2 * $0.nLayers + 1) * $0.dModel + $0.dVocab) },
+      { work, progress in
+        try LogitLens(frozenScale: frozen, batchSize: work.batchSize).run(
+          work.model, work.prompts, interventions: work.interventions, progress: progress)
+      }, table: { Self.table($0) })
   }
 
   /// The answer's course through the stream at the last position, then the predictions everywhere.
-  static func table(_ result: ResultSet, _ prompts: Int) -> String {
+  static func table(_ result: ResultSet) -> String {
     guard let group = result[group: "logit_lens"], let streams = group[dimension: "stream"],
-      let positions = group[dimension: "pos"],
+      let positions = group[dimension: "pos"], let prompts = group[dimension: "prompt"]?.count,
       case .integers(let ids)? = group[variable: "token_id"]?.values
     else { return "" }
     let tokens = strings(group, "token") ?? ids.map(String.init)

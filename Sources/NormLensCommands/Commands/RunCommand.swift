@@ -220,7 +220,7 @@ struct RunCommand: ParsableCommand {
     var progress = Progress("logits", total: prompts.count, quiet: output.quiet)
     try LogitFile.write(
       model, prompts, to: file,
-      provenance: runProvenance(prependBOS: !self.prompts.noBOS && model.defaultPrependBOS),
+      provenance: runProvenance(prependBOS: self.prompts.provenanceBOS(model, extra: texts)),
       interventions: { try changes(model, $0) },
       progress: { progress.update($0) })
   }

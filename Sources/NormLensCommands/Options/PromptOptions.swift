@@ -28,6 +28,13 @@ struct PromptOptions: ParsableArguments {
   /// Whether text gets a BOS token; nil leaves it to the model.
   var prependBOS: Bool? { noBOS ? false : nil }
 
+  /// What a result says of BOS; nil where token ids were given, which get none.
+  func provenanceBOS(_ model: GPT2, extra: [String] = []) -> Bool? {
+    let onlyIDs =
+      extra.isEmpty && prompt.isEmpty && prompts == nil && text == nil && !tokens.isEmpty
+    return onlyIDs ? nil : !noBOS && model.defaultPrependBOS
+  }
+
   /// The prompts, `extra` first.
   ///
   /// - Parameter limited: whether a prompt beyond the model's n_ctx is an error.
