@@ -225,10 +225,20 @@ import Testing
       ["cache", "mini", "--prompt", "Mary and", "--hooks", "resid_pre", "-o", "r.h5", "--quiet"],
       in: directory)
     let bytes = try Data(contentsOf: URL(fileURLWithPath: directory.file("r.h5")))
-    for (name, count) in [("half.h5", bytes.count / 2), ("short.h5", bytes.count - 1)] {
+    // The last 20 bytes are a seal, which a file that another program has changed lacks.
+    let sealed = bytes.count - 20
+    for (name, count) in [("half.h5", bytes.count / 2), ("short.h5", sealed - 1)] {
       try bytes.prefix(count).write(to: URL(fileURLWithPath: directory.file(name)))
       try Command.fail(["show", name], 65, saying: [name], in: directory)
     }
+    for place in [9, 100, sealed / 3, sealed / 2, sealed - 1, sealed + 10] {
+      var flipped = bytes
+      flipped[place] ^= 0x10
+      try flipped.write(to: URL(fileURLWithPath: directory.file("flipped.h5")))
+      try Command.fail(["show", "flipped.h5"], 65, saying: ["flipped.h5"], in: directory)
+    }
+    try bytes.prefix(sealed).write(to: URL(fileURLWithPath: directory.file("unsealed.h5")))
+    try Command.succeed(["show", "unsealed.h5"], in: directory)
   }
 
   @Test func anOlderResultSurvivesAFailure() throws {
