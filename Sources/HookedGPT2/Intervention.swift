@@ -133,6 +133,9 @@ struct InterventionCells {
     allHeads = attention ? shape[0] : hasHeads ? shape[1] : 1
     width = shape[shape.count - 1]
     positions = try target.positions.resolved(length: length, hook: hook)
+    if Set(positions).count != positions.count {
+      throw .intervention(hook: hook, problem: "a position is named twice in \(target.positions)")
+    }
     heads = target.head.map { $0..<$0 + 1 } ?? 0..<allHeads
   }
 

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Foundation
 import NormLens
 
 /// `normlens init`: an untrained model.
@@ -61,8 +62,16 @@ struct InitCommand: ParsableCommand {
     } else {
       result = try GPT2Config.preset(config)
     }
-    return try GPT2Config(
+    result = try GPT2Config(
       nLayers: result.nLayers, dModel: result.dModel, nHeads: result.nHeads, nCtx: positions,
       dVocab: vocabulary)
+    // Twelve d² a block, the embeddings, and once more while the file is written.
+    let (d, layers) = (Double(result.dModel), Double(result.nLayers))
+    let size = 4 * d * (12 * d * layers + Double(result.dVocab + result.nCtx))
+    if size > 0.8 * Double(ProcessInfo.processInfo.physicalMemory) {
+      throw CommandError(
+        "--config \(config): \(bytes(Int(Swift.min(size, 9e18)))) of weights do not fit into memory")
+    }
+    return result
   }
 }
