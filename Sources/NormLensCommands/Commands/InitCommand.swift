@@ -70,7 +70,8 @@ struct InitCommand: ParsableCommand {
     let size = 4 * d * (12 * d * layers + Double(result.dVocab + result.nCtx))
     if size > 0.8 * Double(ProcessInfo.processInfo.physicalMemory) {
       throw CommandError(
-        "--config \(config): \(bytes(Int(Swift.min(size, 9e18)))) of weights do not fit into memory")
+        "--config \(config): \(bytes(Int(Swift.min(size, 9e18)))) of weights do not fit into memory"
+      )
     }
     return result
   }
