@@ -54,7 +54,8 @@ public struct DirectLogitAttribution: Sendable {
   /// - Returns: group `dla` with `contribution(prompt, component)`, `head_contribution(prompt, layer, head)`,
   ///   `head_direct_effect`, `component_direct_effect`, `target`, `closure_error`, `nmae_pooled`,
   ///   `nmae_head_mean`, and `neuron_contribution(prompt, layer, neuron)` when asked for.
-  /// - Throws: `AnalysisError.noAnswer`; `.closure` where the parts miss the whole by more than
+  /// - Throws: `AnalysisError.noAnswer`; `.parts` where an intervention at `attn_out` or `mlp_out`
+  ///   overruled the heads or neurons; `.closure` where the parts miss the whole by more than
   ///   1e-4 × max(1, Σ|parts|); `ModelError`.
   /// - Complexity: one forward pass a prompt and d_model² MACs a layer.
   public func run(
@@ -99,6 +100,9 @@ public struct DirectLogitAttribution: Sendable {
     let config = model.config
     var hooks: [HookFilter] = [.embed, .posEmbed, .attnOut(.all), .mlpOut(.all), .z(.all)]
     if neurons { hooks.append(.mlpPost(.all)) }
+    // What a head writes is z·W_O unless an intervention changed it behind that product.
+    let resultsChanged = interventions.contains { $0.target.site == .result }
+    if resultsChanged { hooks.append(.result(.all)) }
     hooks.append(.residPost(.layer(config.nLayers - 1)))
     hooks.append(.unembedIn)
     let (logits, cache) = try model.runWithCache(
@@ -154,26 +158,48 @@ public struct DirectLogitAttribution: Sendable {
 
       for layer in 0..<config.nLayers {
         let z = try activation(.z, layer)
-        let W_O = MatrixView(model.weights.blocks[layer].W_O)
+        let block = model.weights.blocks[layer]
+        let results = resultsChanged ? try activation(.result, layer) : nil
+        var sum = readout.project(block.b_O.span) / scale
         for head in 0..<config.nHeads {
-          let rows = head * config.dHead..<(head + 1) * config.dHead
-          let result = matmul(z.rows(head..<head + 1), W_O.rows(rows))
+          let W_O = MatrixView(model.W_O(layer: layer, head: head))
+          let result = results?.row(head) ?? matmul(z.rows(head..<head + 1), W_O)
           let contribution = readout.project(result.span) / scale
           let effect = readout.directEffect(of: result.span, in: stream.span, scale: scale)
           table.head.append(Float(contribution))
           table.headEffect.append(Float(effect))
+          sum += contribution
           table.gap[layer * config.nHeads + head] += Swift.abs(contribution - effect)
           table.effect[layer * config.nHeads + head] += Swift.abs(effect)
         }
+        let attnOut = try activation(.attnOut, layer)
+        try checkParts(
+          "the heads of layer \(layer)", sum, readout.project(attnOut.span) / scale, magnitude,
+          first + index)
         if neurons {
           let post = try activation(.mlpPost, layer)
-          let W_out = model.weights.blocks[layer].W_out
+          sum = readout.project(block.b_out.span) / scale
           for neuron in 0..<config.dMLP {
-            let write = readout.project(W_out.row(neuron).span)
-            table.neuron.append(Float(Double(post[neuron]) * write / scale))
+            let write = readout.project(block.W_out.row(neuron).span)
+            let contribution = Double(post[neuron]) * write / scale
+            sum += contribution
+            table.neuron.append(Float(contribution))
           }
+          let mlpOut = try activation(.mlpOut, layer)
+          try checkParts(
+            "the neurons of layer \(layer)", sum, readout.project(mlpOut.span) / scale, magnitude,
+            first + index)
         }
       }
+    }
+  }
+
+  /// Parts that no longer add up to what their layer wrote were overruled by an intervention.
+  private func checkParts(
+    _ parts: String, _ sum: Double, _ whole: Double, _ magnitude: Double, _ prompt: Int
+  ) throws(AnalysisError) {
+    guard Swift.abs(sum - whole) <= 1e-4 * max(1, magnitude) else {
+      throw .parts(analysis: "dla", parts: parts, prompt: prompt, sum: sum, whole: whole)
     }
   }
 

@@ -41,12 +41,19 @@ public struct LogitLens: Sendable {
   /// - Returns: group `logit_lens` with `logit`, `rank`, `prob` of the answer and `entropy`,
   ///   `top_token`, `top_token_id`, `top_prob`, each `(prompt, stream, pos)`; NaN (−1, empty) past
   ///   a prompt's end.
-  /// - Throws: `ModelError`.
+  /// - Throws: `ModelError`, in particular for interventions behind the streams, which a lens does
+  ///   not see; `AnalysisError.nonFinite`.
   /// - Complexity: 2·n_layers + 1 unembeddings a token.
   public func run(
     _ model: GPT2, _ prompts: [Prompt], interventions: [Intervention] = [],
     progress: (Int) throws -> Void = { _ in }
   ) throws -> ResultSet {
+    let behind: [Site] = [.lnFinalScale, .lnFinalNormalized, .unembedIn, .unembedOut]
+    if let late = interventions.first(where: { behind.contains($0.target.site) }) {
+      throw ModelError.intervention(
+        hook: late.target.description,
+        problem: "the lens reads the streams before it, so it would change nothing")
+    }
     let axes = try PromptAxes(prompts, model: model, analysis: "lens")
     let streams = Self.streams(model.config)
     let cells = prompts.count * streams.count * axes.longest
@@ -60,8 +67,14 @@ public struct LogitLens: Sendable {
       for (index, prompt) in batch.enumerated() {
         for (stream, name) in streamHooks(model.config).enumerated() {
           let logits = try lensLogits(model, cache, name, prompt: index)
+          let statistics = rowStatistics(logits, target: prompt.answer)
+          if let bad = statistics.firstIndex(where: { !$0.logSumExp.isFinite }) {
+            throw AnalysisError.nonFinite(
+              analysis: "lens",
+              what: "stream \(streams[stream]) of prompt \(start + index) at position \(bad)")
+          }
           let first = ((start + index) * streams.count + stream) * axes.longest
-          table.fill(at: first, rowStatistics(logits, target: prompt.answer), prompt.answer != nil)
+          table.fill(at: first, statistics, prompt.answer != nil)
         }
       }
       try progress(start + batch.count)

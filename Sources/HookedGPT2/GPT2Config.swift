@@ -50,7 +50,8 @@ public struct GPT2Config: Sendable, Equatable {
     self.nLayers = nLayers
     self.dModel = dModel
     self.nHeads = nHeads
-    self.dMLP = dMLP ?? 4 * dModel
+    // An absurd d_model is refused below; four times it may not be a number.
+    self.dMLP = dMLP ?? (dModel.magnitude <= 1 << 24 ? 4 * dModel : dModel)
     self.nCtx = nCtx
     self.dVocab = dVocab
     self.activation = activation

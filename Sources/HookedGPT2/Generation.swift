@@ -25,7 +25,10 @@ public struct Sampling: Sendable, Equatable {
   func choose(_ logits: Tensor, using random: inout some RandomNumberGenerator) -> Int {
     guard temperature > 0 else { return logits.indexOfMaximum ?? 0 }
     let candidates = logits.topIndices(topK ?? logits.count)
-    let kept = logits.gatheringRows(candidates) * Float(1 / temperature)
+    // The largest becomes 0 before the division, so that no temperature overflows.
+    let best = logits.gatheringRows([candidates[0]])[0]
+    let sharpness = Float(min(1 / temperature, 1e30))
+    let kept = logits.gatheringRows(candidates).map { ($0 - best) * sharpness }
     let probabilities = softmax(kept).scalars
     var rest = Float.random(in: 0..<1, using: &random)
     for (index, probability) in zip(candidates, probabilities) {
@@ -51,7 +54,7 @@ extension GPT2 {
   ///   - interventions: changes of activations.
   ///   - random: where chance comes from.
   /// - Returns: the new tokens only.
-  /// - Throws: as `run`.
+  /// - Throws: as `run`; `ModelError.nonFinite` where there is nothing to choose from.
   public func generate(
     _ tokens: [Int], count: Int, sampling: Sampling = .greedy, stop: Int? = nil,
     interventions: [Intervention] = [], using random: inout some RandomNumberGenerator
@@ -59,7 +62,8 @@ extension GPT2 {
     var new: [Int] = []
     var past: KeyValueCache? =
       interventions.isEmpty
-      ? KeyValueCache(config, capacity: min(config.nCtx, tokens.count + max(count, 0))) : nil
+      ? KeyValueCache(
+        config, capacity: min(config.nCtx, tokens.count + min(max(count, 0), config.nCtx))) : nil
     var next = tokens
     _ = try PackedTokens([tokens], config: config)
     while new.count < count && tokens.count + new.count <= config.nCtx {
@@ -68,6 +72,9 @@ extension GPT2 {
         logits = try continued(next, past: &past)
       } else {
         logits = try run(batch: [tokens + new], logits: .last, interventions: interventions)[0]
+      }
+      guard logits.isFinite else {
+        throw ModelError.nonFinite(what: "the logits after \(tokens.count + new.count) tokens")
       }
       let token = sampling.choose(logits.row(0), using: &random)
       new.append(token)

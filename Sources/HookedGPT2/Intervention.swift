@@ -97,6 +97,16 @@ public struct Intervention: Sendable {
     return result
   }
 
+  /// This intervention with its negative positions counted from the end of a text of `length`
+  /// tokens, whatever longer text it then acts on.
+  ///
+  /// - Throws: `ModelError.nothingMatches` where a position lies outside the text.
+  public func positioned(inTextOf length: Int) throws(ModelError) -> Intervention {
+    guard case .at = target.positions else { return self }
+    let positions = try target.positions.resolved(length: length, hook: target.description)
+    return Intervention(target.at(.at(positions)), operation, prompt: prompt)
+  }
+
   /// Keeps every LayerNorm's scale at what it was in the run that `cache` recorded.
   ///
   /// - Throws: `ModelError.notRecorded` where `cache` lacks a scale.

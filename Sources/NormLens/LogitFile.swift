@@ -49,6 +49,9 @@ public enum LogitFile {
     }
     for (index, prompt) in prompts.enumerated() {
       let values = try model.run(prompt.tokens, interventions: try interventions(prompt))
+      guard values.isFinite else {
+        throw ModelError.nonFinite(what: "the logits of prompt \(index)")
+      }
       try writer.write(
         group: "logits", variable: "logits", start: [index, 0, 0],
         count: [1, prompt.tokens.count, vocabulary], tensor: values)
