@@ -70,10 +70,15 @@ public struct ActivationRecording: Sendable {
       for index in 0..<batch.count {
         for name in hooks {
           let tensor = try cache.tensor(name, prompt: index)
+          // Masked scores are −∞ by design; anything else must be a number, since NaN in the file
+          // means "not computed".
+          guard name.site == .attnScores || tensor.isFinite else {
+            throw ModelError.nonFinite(what: "\(name) of prompt \(start + index)")
+          }
           let slab = layout.slab(name, prompt: start + index, tensor)
           try writer.write(
             group: "activations", variable: name.site.rawValue, start: slab.start,
-            count: slab.count, tensor: tensor)
+            count: slab.count, tensor: slab.values)
           written += 4 * tensor.count
         }
       }
@@ -89,19 +94,31 @@ public struct ActivationRecording: Sendable {
     let coordinates: [ResultVariable]
     let extents: [String: Int]
     private let layers: [Int]
+    /// What one prompt and layer of a site fill in the file.
+    private let slabShapes: [Site: [Int]]
 
     init(_ recording: ActivationRecording, _ model: GPT2, _ prompts: [Prompt]) throws {
       let config = model.config
       let axes = try PromptAxes(prompts, model: model, analysis: "cache")
       let positions = try prompts.map {
-        try recording.positions.resolved(length: $0.tokens.count, hook: "--positions")
+        try recording.positions.resolved(length: $0.tokens.count, hook: "positions")
       }
-      let selected = positions.map(\.count).max() ?? 0
+      for named in positions where Set(named).count != named.count {
+        throw ModelError.nothingMatches(
+          filter: "positions", reason: "one position is named twice: \(named)")
+      }
+      // Positions counted from the end differ from prompt to prompt and are then coordinates.
+      let recorded: Dimension.Coordinates
+      if case .at = recording.positions, Set(positions).count == 1 {
+        recorded = .integers(positions[0])
+      } else {
+        recorded = .indices(positions.map(\.count).max() ?? 0)
+      }
       let layers = Set(recording.hooks.compactMap(\.layer)).sorted()
       let all: [String: Dimension] = [
         "prompt": axes.prompt, "layer": Dimension("layer", .integers(layers)),
-        "pos": Dimension("pos", count: selected), "head": Dimension("head", count: config.nHeads),
-        "query_pos": Dimension("query_pos", count: selected),
+        "pos": Dimension("pos", recorded), "head": Dimension("head", count: config.nHeads),
+        "query_pos": Dimension("query_pos", recorded),
         "key_pos": Dimension("key_pos", count: axes.longest),
         "d_model": Dimension("d_model", count: config.dModel),
         "d_head": Dimension("d_head", count: config.dHead),
@@ -129,12 +146,18 @@ public struct ActivationRecording: Sendable {
             "sign_convention": .string("as computed by the model"), "tl_hook": .string(hook),
             "tl_shape": .string("batch " + site.axes.joined(separator: " ")),
           ],
-          chunk: axes.enumerated().map { $0 < leading ? 1 : all[$1]?.count ?? 1 })
+          chunk: Self.chunk(
+            axes.enumerated().map { $0 < leading ? 1 : all[$1]?.count ?? 1 }))
       }
+      slabShapes = Dictionary(
+        uniqueKeysWithValues: sites.map { site in
+          (site, site.axes.filter { $0 != "1" }.map { all[$0]?.count ?? 1 })
+        })
       coordinates =
         recording.positions == .all
         ? axes.tokenCoordinates
-        : Self.selectedTokens(prompts, positions, axes.pieces, width: selected)
+        : Self.selectedTokens(
+          prompts, positions, axes.pieces, attention: sites.contains(where: \.isAttention))
       group = ResultFileWriter.Group(
         path: "activations", dimensions: dimensionNames.compactMap { all[$0] },
         variables: coordinates.map { ResultFileWriter.Variable($0) } + variables)
@@ -142,7 +165,7 @@ public struct ActivationRecording: Sendable {
 
     /// The tokens at the recorded positions, and which positions those are.
     private static func selectedTokens(
-      _ prompts: [Prompt], _ positions: [[Int]], _ pieces: [[String]]?, width: Int
+      _ prompts: [Prompt], _ positions: [[Int]], _ pieces: [[String]]?, attention: Bool
     ) -> [ResultVariable] {
       func variable(
         _ name: String, _ values: ResultVariable.Values, _ meaning: String
@@ -155,6 +178,12 @@ public struct ActivationRecording: Sendable {
         variable("token_id", .integers(ids), "token id"),
         variable("position", .integers(positions.flatMap(\.self)), "position in the prompt"),
       ]
+      if attention {
+        result.append(
+          ResultVariable(
+            "query_position", ["prompt", "query_pos"], .integers(positions.flatMap(\.self)),
+            longName: "position of the query in the prompt", units: "1", isCoordinate: true))
+      }
       if let pieces {
         let texts = zip(pieces, positions).flatMap { pieces, at in at.map { pieces[$0] } }
         result.insert(variable("token", .strings(texts), "token text"), at: 0)
@@ -162,14 +191,31 @@ public struct ActivationRecording: Sendable {
       return result
     }
 
-    /// The part of a variable that one prompt's activation fills.
+    /// Pieces of at most 4 MiB: what is read at once, and what the filters hold in memory.
+    private static func chunk(_ slab: [Int]) -> [Int] {
+      var chunk = slab
+      for axis in chunk.indices {
+        let size = 4 * chunk.reduce(1, *)
+        if size <= 4 << 20 { break }
+        let factor = (size + (4 << 20) - 1) / (4 << 20)
+        chunk[axis] = max(1, chunk[axis] / factor)
+      }
+      return chunk
+    }
+
+    /// One prompt's activation with NaN behind a shorter prompt's end: whole slabs are written, so
+    /// that no half-filled piece is kept in memory.
     func slab(
       _ name: HookName, prompt: Int, _ tensor: Tensor
-    ) -> (start: [Int], count: [Int]) {
+    ) -> (start: [Int], count: [Int], values: Tensor) {
       var start = [prompt]
       if let layer = name.layer { start.append(layers.firstIndex(of: layer) ?? 0) }
-      let shape = name.site.axes.last == "1" ? [tensor.shape[0]] : tensor.shape
-      return (start + shape.map { _ in 0 }, start.map { _ in 1 } + shape)
+      let shape = slabShapes[name.site] ?? tensor.shape
+      let own = name.site.axes.last == "1" ? [tensor.shape[0]] : tensor.shape
+      return (
+        start + shape.map { _ in 0 }, start.map { _ in 1 } + shape,
+        tensor.reshaped(own).padded(to: shape, with: .nan)
+      )
     }
   }
 }

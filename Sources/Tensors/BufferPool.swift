@@ -9,12 +9,12 @@ import Synchronization
 /// the next tensor of the same size.
 ///
 /// A forward pass asks for the same dozen sizes over and over; fresh pages from the system would
-/// cost about as much as the arithmetic on them. At most `keptBytesLimit` stay unused.
+/// cost about as much as the arithmetic on them.
 enum BufferPool {
   /// Blocks below this many bytes go straight to `malloc`, which already recycles them.
   static let smallest = 1 << 16
   /// The most unused bytes that are kept.
-  static let keptBytesLimit = 1 << 30
+  static let keptBytesLimit = Atomic<Int>(1 << 30)
 
   private struct Kept: ~Copyable {
     nonisolated(unsafe) var free: [Int: [UnsafeMutableRawPointer]] = [:]
@@ -24,9 +24,9 @@ enum BufferPool {
 
   static func byteCount(_ scalars: Int) -> Int {
     let bytes = Swift.max(scalars, 1) * MemoryLayout<Float>.stride
-    // Large sizes are rounded up so that nearly equal requests share blocks.
     if bytes < smallest { return bytes }
-    let step = bytes < (1 << 22) ? 1 << 14 : 1 << 21
+    // Large sizes are rounded up by at most an eighth: prompts of nearly equal lengths share blocks.
+    let step = 1 << (Int.bitWidth - 1 - bytes.leadingZeroBitCount - 3)
     return (bytes + step - 1) / step * step
   }
 
@@ -45,7 +45,10 @@ enum BufferPool {
     var raw: UnsafeMutableRawPointer?
     let huge = bytes >= 1 << 22
     guard posix_memalign(&raw, huge ? 1 << 21 : 64, bytes) == 0, let raw else {
-      preconditionFailure("Tensor: the system refused \(bytes) bytes")
+      // Nothing can go on without memory; say so in words before the process ends.
+      let text = "normlens: error: out of memory: the system refused \(bytes) bytes\n"
+      _ = text.withCString { write(2, $0, strlen($0)) }
+      exit(71)
     }
     #if canImport(Glibc)
       if huge { madvise(raw, bytes, MADV_HUGEPAGE) }
@@ -59,7 +62,7 @@ enum BufferPool {
     let keep =
       bytes >= smallest
       && kept.withLock { kept in
-        guard kept.bytes + bytes <= keptBytesLimit,
+        guard kept.bytes + bytes <= keptBytesLimit.load(ordering: .relaxed),
           let raw = UnsafeMutableRawPointer(bitPattern: block)
         else { return false }
         kept.free[bytes, default: []].append(raw)
@@ -77,4 +80,16 @@ enum BufferPool {
       kept.bytes = 0
     }
   }
+}
+
+/// The memory that tensors leave behind for the next ones.
+public enum TensorMemory {
+  /// The most bytes of freed tensors that are kept for reuse; 1 GiB by default.
+  public static var keptBytesLimit: Int {
+    get { BufferPool.keptBytesLimit.load(ordering: .relaxed) }
+    set { BufferPool.keptBytesLimit.store(max(newValue, 0), ordering: .relaxed) }
+  }
+
+  /// Returns what is kept to the system.
+  public static func release() { BufferPool.drain() }
 }

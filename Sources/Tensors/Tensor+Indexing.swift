@@ -142,6 +142,35 @@ extension Tensor {
     Tensor.stacking((0..<shape[0]).map { row($0).gatheringRows(indices) })
   }
 
+  /// This tensor in the corner of a larger one that is `value` elsewhere.
+  ///
+  /// - Precondition: as many axes, none of them shorter.
+  public func padded(to larger: [Int], with value: Float) -> Tensor {
+    if larger == shape { return self }
+    precondition(
+      larger.count == rank && zip(larger, shape).allSatisfy { $0 >= $1 },
+      "padded: shape \(shape) does not fit into \(larger)")
+    var result = Tensor(repeating: value, shape: larger)
+    let (extents, width) = (shape, shape.last ?? 1)
+    if count == 0 { return result }
+    withUnsafeBufferPointer { source in
+      result.withUnsafeMutableBufferPointer { target in
+        guard let from = source.baseAddress, let to = target.baseAddress else { return }
+        for row in 0..<source.count / width {
+          // The row's place along each leading axis gives its place in the larger tensor.
+          var (rest, offset, stride) = (row, 0, larger.last ?? 1)
+          for axis in (0..<Swift.max(extents.count - 1, 0)).reversed() {
+            offset += rest % extents[axis] * stride
+            rest /= extents[axis]
+            stride *= larger[axis]
+          }
+          (to + offset).update(from: from + row * width, count: width)
+        }
+      }
+    }
+    return result
+  }
+
   /// The sum over axis 1: `[pos, head, d_model]` → `[pos, d_model]`.
   ///
   /// - Precondition: rank 3.

@@ -8,7 +8,10 @@ struct RunCommand: ParsableCommand {
     discussion: """
       With --answer the report is TransformerLens' test_prompt; a leading space is added to the \
       answer unless it has one, and an answer may have several tokens. Several --answer are \
-      compared by their first tokens.
+      compared by their first tokens. Prompts from a file are tested with the file's answers.
+
+      Interventions act in the order zero, mean, edit. Their positions are the prompt's, also while \
+      an answer is read or text is generated.
       """)
 
   @OptionGroup var model: ModelOptions
@@ -18,11 +21,11 @@ struct RunCommand: ParsableCommand {
   @Option(help: "How many predictions to list.") var top = 10
   @Option(help: ArgumentHelp("Continue the text by up to this many tokens.", valueName: "n"))
   var generate: Int?
-  @Option(help: "Divides the logits when generating; 0 takes the most likely token.")
-  var temperature = 0.0
+  @Option(help: "Divides the logits when generating; 0, the default, takes the likeliest token.")
+  var temperature: Double?
   @Option(name: .customLong("top-k"), help: "Generate from the k most likely tokens only.")
   var topK: Int?
-  @Option(help: "Where chance begins.") var seed: UInt64 = 0
+  @Option(help: "Where chance begins when generating; 0 by default.") var seed: UInt64?
   @Flag(help: "Write the logits of every position to -o.") var logits = false
   @OptionGroup var interventions: InterventionOptions
   @Flag(
@@ -38,11 +41,22 @@ struct RunCommand: ParsableCommand {
       throw ValidationError("--generate \(generate): expected 1 or more")
     }
     if let topK, topK < 1 { throw ValidationError("--top-k \(topK): expected 1 or more") }
-    if !(temperature >= 0 && temperature.isFinite) {
+    if let temperature, !(temperature >= 0 && temperature.isFinite) {
       throw ValidationError("--temperature \(temperature): expected 0 or more")
     }
-    if topK != nil && temperature == 0 {
-      throw ValidationError("--top-k needs --temperature above 0: greedy choice uses one token")
+    if generate == nil && (temperature != nil || topK != nil || seed != nil) {
+      throw ValidationError("--temperature, --top-k and --seed are for --generate")
+    }
+    if temperature ?? 0 == 0 && (topK != nil || seed != nil) {
+      throw ValidationError(
+        "--top-k and --seed need --temperature above 0: the likeliest token leaves nothing to chance"
+      )
+    }
+    if output.quiet && output.output == nil {
+      throw ValidationError("--quiet without --logits -o FILE.h5 would do nothing")
+    }
+    if !interventions.mean.isEmpty && generate != nil {
+      throw ValidationError("--mean needs a text of fixed length; it excludes --generate")
     }
     if logits && output.output == nil { throw ValidationError("--logits needs -o FILE.h5") }
     if !logits && output.output != nil {
@@ -67,24 +81,28 @@ struct RunCommand: ParsableCommand {
     if output.quiet { return }
     for (index, prompt) in prompts.enumerated() {
       if index > 0 && !output.json { Terminal.print("") }
-      let changes = try self.changes(model, prompt)
       if let generate {
-        try continueText(model, prompt, generate, changes)
-      } else if answer.isEmpty {
-        try printNext(model, prompt, changes)
+        try continueText(model, prompt, generate)
+      } else if let answers = try answers(model, prompt) {
+        try printTest(model, prompt, answers)
       } else {
-        try printTest(model, prompt, changes)
+        try printNext(model, prompt)
       }
     }
     if let file = output.output, !output.json { Terminal.print("wrote \(file)") }
   }
 
-  /// The interventions on a prompt; a frozen scale is that of the prompt's own unchanged run.
-  private func changes(_ model: GPT2, _ prompt: Prompt) throws -> [Intervention] {
-    let asked = try interventions.interventions(model)
+  /// The interventions on a prompt, with its own positions, in a run of the prompt and `more` tokens
+  /// behind it; a frozen scale is that of the same run without the others.
+  private func changes(
+    _ model: GPT2, _ prompt: Prompt, more: [Int] = []
+  ) throws -> [Intervention] {
+    let asked = try interventions.interventions(model).map {
+      try $0.positioned(inTextOf: prompt.tokens.count)
+    }
     guard freezeLN else { return asked }
     let (_, cache) = try model.runWithCache(
-      batch: [prompt.tokens], hooks: [.ln1Scale(.all), .ln2Scale(.all), .lnFinalScale],
+      batch: [prompt.tokens + more], hooks: [.ln1Scale(.all), .ln2Scale(.all), .lnFinalScale],
       logits: .none)
     return try Intervention.freezeLayerNorm(cache) + asked
   }
@@ -111,8 +129,9 @@ struct RunCommand: ParsableCommand {
     try logits.topIndices(top).map { ($0, try line(model, logits, $0)) }
   }
 
-  private func printNext(_ model: GPT2, _ prompt: Prompt, _ changes: [Intervention]) throws {
-    let logits = try model.run(batch: [prompt.tokens], logits: .last, interventions: changes)[0]
+  private func printNext(_ model: GPT2, _ prompt: Prompt) throws {
+    let logits = try model.run(
+      batch: [prompt.tokens], logits: .last, interventions: changes(model, prompt))[0]
     guard logits.isFinite else { throw ModelError.nonFinite(what: "the logits") }
     let pieces = try prompt.tokens.map { try piece(model, $0) }
     let lines = try topLines(model, logits)
@@ -137,20 +156,30 @@ struct RunCommand: ParsableCommand {
     }
   }
 
-  private func printTest(_ model: GPT2, _ prompt: Prompt, _ changes: [Intervention]) throws {
+  /// The tokens of each answer to a prompt: those of --answer, else of the prompts file.
+  private func answers(_ model: GPT2, _ prompt: Prompt) throws -> [[Int]]? {
+    if answer.isEmpty { return prompt.answer.map { [[$0]] } }
     let tokenizer = try model.tokenizer
-    let answers = try answer.map { text in
+    return try answer.map { text in
       let ids = tokenizer.encode(text.hasPrefix(" ") ? text : " " + text)
       if ids.isEmpty { throw CommandError("--answer '\(text)': no tokens") }
       return ids
     }
+  }
+
+  private func printTest(_ model: GPT2, _ prompt: Prompt, _ answers: [[Int]]) throws {
     let several = answers.count > 1
     // One answer is read token by token, each after the one before.
     let forced = several ? [] : Array(answers[0].dropLast())
+    if !forced.isEmpty && !interventions.mean.isEmpty {
+      throw CommandError(
+        "--mean with an answer of several tokens: the mean would be taken over the answer, too")
+    }
     let first = prompt.tokens.count - 1
     let positions = (0...forced.count).map { first + $0 }
     let logits = try model.run(
-      batch: [prompt.tokens + forced], logits: .at(.at(positions)), interventions: changes)[0]
+      batch: [prompt.tokens + forced], logits: .at(.at(positions)),
+      interventions: changes(model, prompt, more: forced))[0]
     guard logits.isFinite else { throw ModelError.nonFinite(what: "the logits") }
     let steps = try positions.indices.map { step in
       let row = logits.rows(step..<step + 1)
@@ -190,13 +219,13 @@ struct RunCommand: ParsableCommand {
   // MARK: generation
 
   private func continueText(
-    _ model: GPT2, _ prompt: Prompt, _ count: Int, _ changes: [Intervention]
+    _ model: GPT2, _ prompt: Prompt, _ count: Int
   ) throws {
-    var random = SeededGenerator(seed: seed)
+    var random = SeededGenerator(seed: seed ?? 0)
     let tokenizer = try? model.tokenizer
     let new = try model.generate(
-      prompt.tokens, count: count, sampling: Sampling(temperature: temperature, topK: topK),
-      stop: tokenizer?.eos, interventions: changes, using: &random)
+      prompt.tokens, count: count, sampling: Sampling(temperature: temperature ?? 0, topK: topK),
+      stop: tokenizer?.eos, interventions: changes(model, prompt), using: &random)
     // BOS is not part of the text.
     let start = prompt.tokens.first == tokenizer?.bos ? 1 : 0
     let all = Array(prompt.tokens[start...] + new)
@@ -221,7 +250,7 @@ struct RunCommand: ParsableCommand {
     try LogitFile.write(
       model, prompts, to: file,
       provenance: runProvenance(prependBOS: self.prompts.provenanceBOS(model, extra: texts)),
-      interventions: { try changes(model, $0) },
+      interventions: { try self.changes(model, $0) },
       progress: { progress.update($0) })
   }
 }

@@ -76,6 +76,8 @@ struct MemoryOptions: ParsableArguments {
   /// needed.
   func batch(_ prompts: Int, each: Int, quiet: Bool) throws -> Int {
     let limit = try limit
+    // What finished tensors leave behind counts, too.
+    TensorMemory.keptBytesLimit = min(1 << 30, limit / 2)
     let count = max(1, min(prompts, limit / max(each, 1)))
     let need = count * each
     if need > 120_000_000 && !quiet {
