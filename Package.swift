@@ -77,7 +77,7 @@ let package = Package(
       name: "TestSupport", dependencies: ["NormLens"], path: "Tests/TestSupport",
       swiftSettings: strict),
     .testTarget(
-      name: "TensorsTests", dependencies: ["Tensors", "CKernels", "TestSupport"],
+      name: "TensorsTests", dependencies: ["Tensors", "CKernels", "NormLens", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
       name: "HDF5StoreTests", dependencies: ["HDF5Store", "Tensors", "Results", "TestSupport"],

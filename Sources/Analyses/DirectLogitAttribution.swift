@@ -54,8 +54,9 @@ public struct DirectLogitAttribution: Sendable {
   /// - Returns: group `dla` with `contribution(prompt, component)`, `head_contribution(prompt, layer, head)`,
   ///   `head_direct_effect`, `component_direct_effect`, `target`, `closure_error`, `nmae_pooled`,
   ///   `nmae_head_mean`, and `neuron_contribution(prompt, layer, neuron)` when asked for.
-  /// - Throws: `AnalysisError.noAnswer`; `.parts` where an intervention at `attn_out` or `mlp_out`
-  ///   overruled the heads or neurons; `.closure` where the parts miss the whole by more than
+  ///   Heads and neurons of a layer whose output an intervention replaced are NaN: they are not in
+  ///   the stream.
+  /// - Throws: `AnalysisError.noAnswer`; `.closure` where the parts miss the whole by more than
   ///   1e-4 × max(1, Σ|parts|); `ModelError`.
   /// - Complexity: one forward pass a prompt and d_model² MACs a layer.
   public func run(
@@ -160,47 +161,44 @@ public struct DirectLogitAttribution: Sendable {
         let z = try activation(.z, layer)
         let block = model.weights.blocks[layer]
         let results = resultsChanged ? try activation(.result, layer) : nil
-        var sum = readout.project(block.b_O.span) / scale
-        for head in 0..<config.nHeads {
+        let heads = (0..<config.nHeads).map { head in
           let W_O = MatrixView(model.W_O(layer: layer, head: head))
           let result = results?.row(head) ?? matmul(z.rows(head..<head + 1), W_O)
-          let contribution = readout.project(result.span) / scale
-          let effect = readout.directEffect(of: result.span, in: stream.span, scale: scale)
-          table.head.append(Float(contribution))
-          table.headEffect.append(Float(effect))
-          sum += contribution
-          table.gap[layer * config.nHeads + head] += Swift.abs(contribution - effect)
-          table.effect[layer * config.nHeads + head] += Swift.abs(effect)
+          return (
+            contribution: readout.project(result.span) / scale,
+            effect: readout.directEffect(of: result.span, in: stream.span, scale: scale)
+          )
         }
         let attnOut = try activation(.attnOut, layer)
-        try checkParts(
-          "the heads of layer \(layer)", sum, readout.project(attnOut.span) / scale, magnitude,
-          first + index)
+        let headSum =
+          readout.project(block.b_O.span) / scale
+          + heads.reduce(0) { $0 + $1.contribution }
+        let areHeads = addsUp(headSum, readout.project(attnOut.span) / scale, magnitude)
+        for (head, value) in heads.enumerated() {
+          table.head.append(areHeads ? Float(value.contribution) : .nan)
+          table.headEffect.append(areHeads ? Float(value.effect) : .nan)
+          if !areHeads { continue }
+          table.gap[layer * config.nHeads + head] += Swift.abs(value.contribution - value.effect)
+          table.effect[layer * config.nHeads + head] += Swift.abs(value.effect)
+        }
         if neurons {
           let post = try activation(.mlpPost, layer)
-          sum = readout.project(block.b_out.span) / scale
-          for neuron in 0..<config.dMLP {
-            let write = readout.project(block.W_out.row(neuron).span)
-            let contribution = Double(post[neuron]) * write / scale
-            sum += contribution
-            table.neuron.append(Float(contribution))
+          let values = (0..<config.dMLP).map { neuron in
+            Double(post[neuron]) * readout.project(block.W_out.row(neuron).span) / scale
           }
           let mlpOut = try activation(.mlpOut, layer)
-          try checkParts(
-            "the neurons of layer \(layer)", sum, readout.project(mlpOut.span) / scale, magnitude,
-            first + index)
+          let sum = readout.project(block.b_out.span) / scale + values.reduce(0, +)
+          let areNeurons = addsUp(sum, readout.project(mlpOut.span) / scale, magnitude)
+          table.neuron += values.map { areNeurons ? Float($0) : .nan }
         }
       }
     }
   }
 
-  /// Parts that no longer add up to what their layer wrote were overruled by an intervention.
-  private func checkParts(
-    _ parts: String, _ sum: Double, _ whole: Double, _ magnitude: Double, _ prompt: Int
-  ) throws(AnalysisError) {
-    guard Swift.abs(sum - whole) <= 1e-4 * max(1, magnitude) else {
-      throw .parts(analysis: "dla", parts: parts, prompt: prompt, sum: sum, whole: whole)
-    }
+  /// Whether parts are the whole of what their layer wrote. They are not where an intervention
+  /// changed the layer's output behind them; those parts are not in the stream and are NaN.
+  private func addsUp(_ sum: Double, _ whole: Double, _ magnitude: Double) -> Bool {
+    Swift.abs(sum - whole) <= 1e-4 * max(1, magnitude)
   }
 
   private func result(_ model: GPT2, _ axes: PromptAxes, _ table: Table) throws -> ResultSet {

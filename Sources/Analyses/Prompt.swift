@@ -27,8 +27,6 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
   case noPrompts(analysis: String)
   /// A decomposition whose parts do not add up to the whole.
   case closure(analysis: String, prompt: Int, error: Double, limit: Double)
-  /// Heads or neurons that do not add up to their layer's output, which was changed behind them.
-  case parts(analysis: String, parts: String, prompt: Int, sum: Double, whole: Double)
   /// A number that is not finite.
   case nonFinite(analysis: String, what: String)
 
@@ -42,9 +40,6 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
     case .closure(let analysis, let prompt, let error, let limit):
       "\(analysis): prompt \(prompt): the components miss the target by \(error), "
         + "expected at most \(limit); an intervention that is not one of the components breaks the sum"
-    case .parts(let analysis, let parts, let prompt, let sum, let whole):
-      "\(analysis): prompt \(prompt): \(parts) sum to \(sum), their layer wrote \(whole); an "
-        + "intervention changed the layer's output behind them: change z, result or mlp_post instead"
     case .nonFinite(let analysis, let what):
       "\(analysis): \(what) is not a finite number; the weights or the intervention overflow"
     }

@@ -147,11 +147,20 @@ import Testing
       guard case .closure(_, 0, _, _)? = error as? AnalysisError else { return false }
       return !"\(error)".contains("\n")
     }
-    // A change of a component is attributed as the component.
-    #expect(throws: Never.self) {
-      try attribution.run(
-        model, [Prompt([1, 2], answer: 3)], interventions: [.add(.attnOut(1), noise)])
+    // A change of a component is attributed as the component; the heads that it overruled are not
+    // in the stream.
+    for change in [Intervention.add(.attnOut(1), noise), .zero(.attnOut(1))] {
+      let changed = try attribution.run(
+        model, [Prompt([1, 2], answer: 3)], interventions: [change])
+      let heads = try changed.doubles("dla", "head_contribution")
+      #expect(heads.map(\.isNaN) == [false, false, false, true, true, true])
+      #expect(try changed.doubles("dla", "nmae_pooled")[0].isFinite)
     }
+    // A head's result that is set to zero writes nothing.
+    let silenced = try attribution.run(
+      model, [Prompt([1, 2], answer: 3)], interventions: [.zero(.result(layer: 1, head: 2))])
+    #expect(try silenced.doubles("dla", "head_contribution")[5] == 0)
+    #expect(try silenced.doubles("dla", "head_direct_effect")[5] == 0)
     #expect {
       try attribution.run(
         model, [Prompt([1, 2], answer: 3)], interventions: [.zero(.ln2Scale(0))])

@@ -36,6 +36,22 @@ import Testing
     }
   }
 
+  @Test func whatALensDoesNotSeeIsRefused() throws {
+    let model = try GPT2.load(Fixtures.checkpoint("tiny-ln"))
+    let prompts = [Prompt([1, 2, 3], answer: 4)]
+    for late in [HookFilter.lnFinalScale, .lnFinalNormalized, .unembedIn, .unembedOut] {
+      #expect(throws: ModelError.self) {
+        try LogitLens().run(model, prompts, interventions: [.zero(late)])
+      }
+    }
+    #expect {
+      try LogitLens().run(model, prompts, interventions: [.zero(.ln1Scale(0))])
+    } throws: { error in
+      guard case .nonFinite? = error as? AnalysisError else { return false }
+      return true
+    }
+  }
+
   @Test(arguments: Fixtures.checkpoints, [false, true])
   func golden(_ name: String, frozen: Bool) throws {
     let golden = try Golden.open(name)

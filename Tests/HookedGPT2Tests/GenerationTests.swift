@@ -30,6 +30,29 @@ import Testing
     #expect(random.next() == SeededGenerator.first(0), "greedy choice must not draw")
   }
 
+  @Test func theLowestTemperaturesAreGreedy() throws {
+    let model = try Models.load("tiny-ln")
+    var random = SeededGenerator(seed: 3)
+    let expected = try greedy(model, [1, 2, 3], count: 5)
+    for temperature in [1e-9, 1e-38, 1e-300] {
+      let sampling = Sampling(temperature: temperature)
+      let found = try model.generate([1, 2, 3], count: 5, sampling: sampling, using: &random)
+      #expect(found == expected)
+    }
+    // More tokens than any number of positions.
+    let all = try model.generate([1, 2, 3], count: .max, using: &random)
+    #expect(all.count == model.config.nCtx - 2)
+  }
+
+  @Test func nothingIsChosenFromNaN() throws {
+    let model = try Models.load("tiny-ln")
+    var random = SeededGenerator(seed: 3)
+    #expect(throws: ModelError.nonFinite(what: "the logits after 3 tokens")) {
+      try model.generate(
+        [1, 2, 3], count: 5, interventions: [.zero(.ln1Scale(0))], using: &random)
+    }
+  }
+
   @Test func interventionsActAtEachStep() throws {
     let (model, golden) = (try Models.load("tiny-ln"), try Golden.open("tiny-ln"))
     let prompt = try golden.tokens("a")

@@ -14,6 +14,22 @@ import Testing
     plain = try model.run(tokens)
   }
 
+  @Test func positionsOfATextStayItsOwn() throws {
+    let zero = Intervention.zero(.z(layer: 1, head: 0).at(-1))
+    let positioned = try zero.positioned(inTextOf: 4)
+    #expect(positioned.target.positions == .at([3]))
+    #expect(throws: ModelError.self) { try zero.positioned(inTextOf: 0) }
+    let model = try Models.load("tiny-ln")
+    let (early, late) = (
+      try model.run([1, 2, 3, 4, 5], interventions: [positioned]),
+      try model.run([1, 2, 3, 4, 5], interventions: [.zero(.z(layer: 1, head: 0).at(3))])
+    )
+    #expect(early.scalars == late.scalars)
+    #expect(throws: ModelError.self) {
+      try model.run([1, 2, 3], interventions: [.zero(.z(layer: 1, head: 0).at(2, -1))])
+    }
+  }
+
   @Test(arguments: ["tiny-ln", "tiny-lnfree", "tiny-relu-untied", "tiny-gelu-erf"])
   func writingBackWhatWasThereChangesNothing(_ name: String) throws {
     let model = try Models.load(name)

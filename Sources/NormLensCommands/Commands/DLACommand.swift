@@ -63,7 +63,7 @@ struct DLACommand: ParsableCommand {
         fixed(direct[index], 4, signed: true),
       ])
     }
-    let strongest = (0..<headCount).sorted {
+    let strongest = (0..<headCount).filter { !head[$0].isNaN }.sorted {
       (Swift.abs(head[$0]), $1) > (Swift.abs(head[$1]), $0)
     }.prefix(top)
     let lines = strongest.enumerated().map { place, index in
