@@ -120,7 +120,7 @@ public enum ResultFile {
     }
     return ResultGroup(
       path: path, dimensions: dimensions, variables: variables,
-      attributes: try object.attributes())
+      attributes: try object.attributes(excluding: [ResultRules.groupCoordinates]))
   }
 
   private static func dimension(_ item: Item) throws(HDF5Error) -> Dimension {

@@ -266,7 +266,14 @@ public final class ResultFileWriter: @unchecked Sendable {
   }
 
   private func declare(_ group: Group, in parent: HDF5Object) throws(HDF5Error) {
-    try parent.setAttributes(group.attributes, style: .variableLength)
+    // A coordinate that no variable's axes cover (token(prompt, pos) beside per-prompt findings) is
+    // still known as one to readers that follow the group's own attribute.
+    var attributes = group.attributes
+    let coordinates = group.variables.filter(\.isCoordinate).map(\.name)
+    if !coordinates.isEmpty {
+      attributes[ResultRules.groupCoordinates] = .string(coordinates.joined(separator: " "))
+    }
+    try parent.setAttributes(attributes, style: .variableLength)
     var scales: [String: HDF5Object] = [:]
     for dimension in group.dimensions {
       scales[dimension.name] = try createScale(dimension, in: parent)

@@ -11,6 +11,8 @@ enum ResultRules {
   static let checksum = "crc32c"
   /// Root attributes that are no facts of provenance.
   static let header: Set = ["Conventions", "title", "format", "format_version", "groups"]
+  /// The attribute with which a group names its secondary coordinates.
+  static let groupCoordinates = "coordinates"
   /// Attributes of arrays that belong to the file format; dimension scales among them.
   static let structural: Set = [
     "CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid", "_Netcdf4Coordinates",
