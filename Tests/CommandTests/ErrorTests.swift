@@ -152,6 +152,34 @@ import Testing
     #expect(outcome.status == 66 && outcome.errors.contains("NORMLENS_DATA"))
   }
 
+  // MARK: standard streams
+
+  @Test func outputThatCannotBeWritten() throws {
+    let directory = try TemporaryDirectory()
+    for arguments in [["inspect", "mini"], ["run", "mini", "x"], ["--help"]] {
+      let closed = try Command.run(arguments, in: directory, redirection: ">&-")
+      #expect(closed.status == 74 && closed.errors.hasPrefix("normlens: error: standard output"))
+      #expect(closed.errors.split(separator: "\n").count == 1)
+      if FileManager.default.fileExists(atPath: "/dev/full") {
+        let full = try Command.run(arguments, in: directory, redirection: "> /dev/full")
+        #expect(full.status == 74 && full.errors.contains("no space left"))
+      }
+    }
+    // A file that is written does not get the closed stream's number.
+    let quiet = try Command.run(
+      ["lens", "mini", "--prompt", "x", "-o", "r.h5", "--quiet"], in: directory,
+      redirection: "<&- >&- 2>&-")
+    #expect(quiet.status == 0)
+    try Command.succeed(["show", "r.h5"], in: directory)
+  }
+
+  @Test func errorsThatCannotBeWritten() throws {
+    let directory = try TemporaryDirectory()
+    for (arguments, status) in [(["inspect", "no.h5"], Int32(66)), (["--foo"], 64)] {
+      #expect(try Command.run(arguments, in: directory, redirection: "2>&-").status == status)
+    }
+  }
+
   // MARK: files of the wrong kind, damaged files
 
   @Test func resultsAreNotModelsNorModelsResults() throws {
