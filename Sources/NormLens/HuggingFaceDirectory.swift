@@ -7,6 +7,9 @@ import Tensors
 /// Reads a checkpoint directory in Hugging Face's layout: `config.json`, `model.safetensors`,
 /// `vocab.json`, `merges.txt`.
 enum HuggingFaceDirectory {
+  /// What is read of a directory.
+  static let fileNames = ["config.json", "model.safetensors", "vocab.json", "merges.txt"]
+
   static func read(_ directory: String) throws -> Checkpoint {
     let configPath = "\(directory)/config.json"
     guard FileManager.default.fileExists(atPath: configPath) else {
@@ -139,11 +142,7 @@ enum HuggingFaceDirectory {
     do {
       return [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
     } catch {
-      throw .unreadable(
-        path: path,
-        reason: FileManager.default.fileExists(atPath: path)
-          ? "\(error.localizedDescription)"
-          : "no such file")
+      throw .unreadable(path)
     }
   }
 

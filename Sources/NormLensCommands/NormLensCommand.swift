@@ -26,6 +26,7 @@ public struct NormLensCommand: ParsableCommand {
   public static func runProcess() -> Never {
     Terminal.occupyClosedStreams()
     do {
+      try CommandWords(Array(CommandLine.arguments.dropFirst())).check()
       var command = try parseAsRoot()
       try command.run()
       leave(with: 0)

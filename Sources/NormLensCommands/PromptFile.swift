@@ -7,9 +7,7 @@ import NormLens
 /// name tokens of the text without BOS and are checked against it.
 enum PromptFile {
   static func read(_ path: String, _ model: GPT2, prependBOS: Bool?) throws -> [Prompt] {
-    if !FileManager.default.fileExists(atPath: path) {
-      throw ModelSourceError.unreadable(path: path, reason: "no such file")
-    }
+    guard PathKind(path) == .file else { throw ModelSourceError.unreadable(path) }
     let json = try JSONScanner.parseFile(path)
     guard let list = json["prompts"]?.array, !list.isEmpty else {
       throw ModelSourceError.field(
