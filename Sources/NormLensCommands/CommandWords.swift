@@ -45,7 +45,7 @@ struct CommandWords {
 
   /// The option that a word names: `-o`, `--layers`, or `--layers` of `--layers=0`.
   private static func optionName(_ word: String) -> String? {
-    let match = word.prefixMatch(of: #/(-[a-z]|--[a-z][a-z-]*)(=|$)/#)
+    let match = word.prefixMatch(of: #/(-[oh]|--[a-z][a-z-]*)(=|$)/#)
     return match.map { String($0.1) }
   }
 }
