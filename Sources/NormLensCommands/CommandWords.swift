@@ -7,8 +7,7 @@ struct CommandWords {
 
   init(_ words: [String]) {
     command = words.first
-    // Behind `--` are texts only.
-    self.words = Array(words.prefix { $0 != "--" })
+    self.words = words
   }
 
   /// Checks that no option that counts once is given twice, of which the parser takes the last, and
@@ -20,13 +19,15 @@ struct CommandWords {
       let name = Self.optionName(word)
       if isText {
         isText = false
-        if let name, name == word {
+        if name == word || word == "--" {
           throw CommandError(
             "'\(word)' stands where a text should; if it is the text, write it behind '=', as in "
               + "--prompt=\(word)")
         }
         continue
       }
+      // Behind it are texts only.
+      if word == "--" { break }
       guard let name else { continue }
       isText = name == word && Self.texts.contains(name)
       let counts = Self.repeatable.contains(name) || (name == "--answer" && command == "run")
