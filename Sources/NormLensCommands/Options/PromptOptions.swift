@@ -79,7 +79,12 @@ struct PromptOptions: ParsableArguments {
 /// The text of a file, which must be UTF-8: another encoding would be other tokens than its author
 /// sees.
 func readText(_ path: String) throws -> String {
-  guard let data = try? Data(contentsOf: URL(fileURLWithPath: path)) else {
+  let data: Data
+  do {
+    // Unlike Data's initializer it also reads pipes: --text /dev/stdin.
+    let file = try FileHandle(forReadingFrom: URL(fileURLWithPath: path))
+    data = try file.readToEnd() ?? Data()
+  } catch {
     throw ModelSourceError.unreadable(path)
   }
   if let text = String(validating: data, as: UTF8.self) { return text }
