@@ -23,7 +23,7 @@ extension HookName {
   ]
 
   /// The site with this short name: `resid_pre`, `k`, `mlp_post`, or one of its aliases.
-  static func site(named name: String) -> Site? {
+  package static func site(named name: String) -> Site? {
     Site(rawValue: name) ?? aliases[name]
   }
 

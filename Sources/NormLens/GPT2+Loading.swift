@@ -11,6 +11,7 @@ extension Checkpoint {
     switch PathKind(source) {
     case .directory: return try HuggingFaceDirectory.read(source)
     case .file: return try ModelFile.read(source, verify: verify)
+    case .forbidden: throw ModelSourceError.unreadable(source)
     case .missing: break
     }
     if BundledModels.names.contains(source) {
@@ -18,6 +19,16 @@ extension Checkpoint {
     }
     throw ModelSourceError.notFound(
       name: source, suggestion: nearestText(to: source, among: BundledModels.names))
+  }
+
+  /// The files that opening `source` reads, those that do not exist among them.
+  package static func files(of source: String) -> [String] {
+    switch PathKind(source) {
+    case .directory: HuggingFaceDirectory.fileNames.map { "\(source)/\($0)" }
+    case .missing where BundledModels.names.contains(source):
+      (try? BundledModels.path(source)).map { [$0] } ?? []
+    default: [source]
+    }
   }
 }
 

@@ -7,6 +7,9 @@ import Tensors
 /// Reads a checkpoint directory in Hugging Face's layout: `config.json`, `model.safetensors`,
 /// `vocab.json`, `merges.txt`.
 enum HuggingFaceDirectory {
+  /// What is read of a directory.
+  static let fileNames = ["config.json", "model.safetensors", "vocab.json", "merges.txt"]
+
   static func read(_ directory: String) throws -> Checkpoint {
     let configPath = "\(directory)/config.json"
     guard FileManager.default.fileExists(atPath: configPath) else {
@@ -28,8 +31,8 @@ enum HuggingFaceDirectory {
       processing.append("fold_affine_norms")
     }
     let special = Checkpoint.SpecialTokens(
-      bos: try file.integer("bos_token_id", default: 50256),
-      eos: try file.integer("eos_token_id", default: 50256))
+      bos: try file.token("bos_token_id", vocabulary: config.dVocab),
+      eos: try file.token("eos_token_id", vocabulary: config.dVocab))
     let payload = try readTokenizer(directory, special)
     if let payload, payload.tokenCount != config.dVocab {
       throw ModelSourceError.field(
@@ -39,7 +42,7 @@ enum HuggingFaceDirectory {
     let name = URL(fileURLWithPath: directory).standardizedFileURL.lastPathComponent
     return Checkpoint(
       config: config, tensors: tensors, tokenizer: payload,
-      specialTokens: special.inside(config.dVocab),
+      specialTokens: special,
       identity: GPT2.Identity(
         name: name,
         weightsSHA256: ModelArchive.weightsSHA256(
@@ -130,20 +133,47 @@ enum HuggingFaceDirectory {
         found: "\(error)")
     }
     let tables = try TokenizerTables(vocabulary: vocabulary, merges: merges)
+    try checkMerges(tables, special, path: mergesPath)
     return TokenizerPayload(
       vocabJSON: vocab, mergesText: merges, tokenBytes: tables.tokenBytes,
       tokenOffsets: tables.tokenOffsets.map { Int($0) }, mergePairs: tables.mergePairs)
+  }
+
+  /// Every token but a byte's and special ones is what some merge makes. Without its merge no text is
+  /// ever cut into it: a merges.txt that is empty or cut would turn texts into bytes in silence.
+  private static func checkMerges(
+    _ tables: TokenizerTables, _ special: Checkpoint.SpecialTokens, path: String
+  ) throws(ModelSourceError) {
+    func bytes(_ id: Int) -> ArraySlice<UInt8> {
+      tables.tokenBytes[Int(tables.tokenOffsets[id])..<Int(tables.tokenOffsets[id + 1])]
+    }
+    let pairs = tables.mergePairs
+    let made = Set(
+      stride(from: 0, to: pairs.count, by: 2)
+        .map { bytes(Int(pairs[$0])) + bytes(Int(pairs[$0 + 1])) })
+    let unmerged = Set(tables.special.values).union([special.bos, special.eos].compactMap { $0 })
+    let lost = (0..<tables.count).filter { id in
+      let token = bytes(id)
+      // <pad>, [UNK] and the like are special whether or not a configuration says so.
+      let ends = (token.first, token.last)
+      let isMark =
+        ends == (UInt8(ascii: "<"), UInt8(ascii: ">"))
+        || ends == (UInt8(ascii: "["), UInt8(ascii: "]"))
+      return token.count > 1 && !isMark && !unmerged.contains(id) && !made.contains(token)
+    }
+    guard let first = lost.first else { return }
+    throw .weights(
+      path: path,
+      problem: "no merge makes \(lost.count) of the tokens in vocab.json, the first "
+        + "'\(String(decoding: bytes(first), as: UTF8.self))' (id \(first)); the file is cut or "
+        + "belongs to another vocab.json")
   }
 
   static func readBytes(_ path: String) throws(ModelSourceError) -> [UInt8] {
     do {
       return [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
     } catch {
-      throw .unreadable(
-        path: path,
-        reason: FileManager.default.fileExists(atPath: path)
-          ? "\(error.localizedDescription)"
-          : "no such file")
+      throw .unreadable(path)
     }
   }
 
@@ -166,15 +196,28 @@ enum HuggingFaceDirectory {
         throw wrong(
           "activation_function", "one of \(Self.activations.keys.sorted().joined(separator: ", "))")
       }
+      if let quantization = json["quantization_config"], quantization != .null {
+        throw wrong("quantization_config", "none: quantized weights are not opened")
+      }
       let positions = json["n_positions"] == nil && json["n_ctx"] != nil ? "n_ctx" : "n_positions"
+      let nCtx = try integer(positions, default: 1024)
+      if try integer("n_ctx", default: nCtx) != nCtx {
+        throw wrong("n_ctx", "\(nCtx), as n_positions has")
+      }
+      let epsilon = try number("layer_norm_epsilon", default: 1e-5)
+      if epsilon > 0.1 && !LayerNormFolding.isLayerNormFree(epsilon: epsilon) {
+        throw wrong(
+          "layer_norm_epsilon",
+          "at most 0.1 with LayerNorms, or at least 1e6 where they were removed")
+      }
       return try GPT2Config(
         nLayers: integer("n_layer", default: nil), dModel: integer("n_embd", default: nil),
         nHeads: integer("n_head", default: nil),
         dMLP: json["n_inner"].flatMap { $0 == .null ? nil : $0 } == nil
           ? nil : integer("n_inner", default: nil),
-        nCtx: integer(positions, default: 1024), dVocab: integer("vocab_size", default: 50257),
+        nCtx: nCtx, dVocab: integer("vocab_size", default: 50257),
         activation: activation,
-        layerNormEpsilon: try number("layer_norm_epsilon", default: 1e-5),
+        layerNormEpsilon: epsilon,
         scaleAttnWeights: flag("scale_attn_weights", true),
         scaleAttnByInverseLayerIdx: flag("scale_attn_by_inverse_layer_idx", false),
         tiedUnembed: flag("tie_word_embeddings", true))
@@ -185,13 +228,26 @@ enum HuggingFaceDirectory {
       "gelu_new": .geluNew, "gelu_pytorch_tanh": .geluNew, "gelu": .gelu, "relu": .relu,
     ]
 
-    func integer(_ field: String, default fallback: Int?) throws(ModelSourceError) -> Int {
+    private func integer(_ field: String, default fallback: Int?) throws(ModelSourceError) -> Int {
       guard let value = json[field], value != .null else {
         if let fallback { return fallback }
         throw wrong(field, "a whole number")
       }
       guard let number = value.integer else { throw wrong(field, "a whole number") }
       return number
+    }
+
+    /// The id of a special token, if there is one: null means none. A small model may keep GPT-2's
+    /// 50256, written or as the default, without having such a token.
+    func token(_ field: String, vocabulary: Int) throws(ModelSourceError) -> Int? {
+      if json[field] == .null { return nil }
+      let usual = 50256
+      let id = try integer(field, default: usual)
+      if (0..<vocabulary).contains(id) { return id }
+      guard id == usual else {
+        throw wrong(field, "a token id from 0 to \(vocabulary - 1), or null")
+      }
+      return nil
     }
 
     private func number(_ field: String, default fallback: Double) throws -> Double {
@@ -223,14 +279,5 @@ enum HuggingFaceDirectory {
         }
       return .field(path: path, field: field, expected: expected, found: found)
     }
-  }
-}
-
-extension Checkpoint.SpecialTokens {
-  /// These ids as far as they lie in a vocabulary of `count` tokens: a small test model keeps
-  /// GPT-2's 50256 in its configuration without having such a token.
-  func inside(_ count: Int) -> Self {
-    func kept(_ id: Int?) -> Int? { id.flatMap { $0 >= 0 && $0 < count ? $0 : nil } }
-    return Self(bos: kept(bos), eos: kept(eos))
   }
 }

@@ -59,14 +59,28 @@ public struct Checkpoint: Sendable {
   }
 
   /// The special tokens' texts, which are found in a text before it is cut.
+  ///
+  /// A token that a text is cut into anyway, a byte's or one that a merge makes, is not among them:
+  /// special, it would tear words that it begins or leave its byte without a token.
   private static func specialTexts(
     _ payload: TokenizerPayload, _ special: SpecialTokens
   ) -> [String: Int] {
-    let (bytes, offsets) = (payload.tokenBytes, payload.tokenOffsets)
+    let (all, offsets, pairs) = (payload.tokenBytes, payload.tokenOffsets, payload.mergePairs)
+    // Tables that contradict themselves are refused once a tokenizer is made of them.
+    func bytes(_ id: Int) -> ArraySlice<UInt8> {
+      guard id >= 0 && id < offsets.count - 1, 0 <= offsets[id], offsets[id] <= offsets[id + 1],
+        offsets[id + 1] <= all.count
+      else { return [] }
+      return all[offsets[id]..<offsets[id + 1]]
+    }
     var texts: [String: Int] = [:]
-    for id in [special.bos, special.eos].compactMap({ $0 }) where id >= 0 && id < offsets.count - 1
-    {
-      texts[String(decoding: bytes[offsets[id]..<offsets[id + 1]], as: UTF8.self)] = id
+    for id in [special.bos, special.eos].compactMap({ $0 }) {
+      let token = bytes(id)
+      let isMerged = stride(from: 1, to: pairs.count, by: 2).contains { right in
+        let (left, right) = (bytes(Int(pairs[right - 1])), bytes(Int(pairs[right])))
+        return left.count + right.count == token.count && (left + right).elementsEqual(token)
+      }
+      if token.count > 1 && !isMerged { texts[String(decoding: token, as: UTF8.self)] = id }
     }
     return texts
   }

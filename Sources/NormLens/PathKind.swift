@@ -4,6 +4,8 @@ import Foundation
 package enum PathKind {
   /// Nothing.
   case missing
+  /// Something behind a directory that may not be entered.
+  case forbidden
   /// A directory.
   case directory
   /// Anything else.
@@ -11,12 +13,50 @@ package enum PathKind {
 
   /// What `path` leads to.
   package init(_ path: String) {
-    let resolved = URL(fileURLWithPath: path).resolvingSymlinksInPath().path
-    let attributes = try? FileManager.default.attributesOfItem(atPath: resolved)
-    switch attributes?[.type] as? FileAttributeType {
-    case nil: self = .missing
-    case .typeDirectory?: self = .directory
-    default: self = .file
+    do {
+      switch try attributes(path)[.type] as? FileAttributeType {
+      case .typeDirectory?: self = .directory
+      default: self = .file
+      }
+    } catch CocoaError.fileReadNoPermission {
+      self = .forbidden
+    } catch {
+      self = .missing
     }
+  }
+}
+
+/// Which file a path leads to, links followed: two names of one file are equal.
+package struct FileIdentity: Hashable {
+  private let device: Int
+  private let number: Int
+
+  /// The file at `path`; nil where there is none.
+  package init?(_ path: String) {
+    guard let attributes = try? attributes(path), let device = attributes[.systemNumber] as? Int,
+      let number = attributes[.systemFileNumber] as? Int
+    else { return nil }
+    self.device = device
+    self.number = number
+  }
+}
+
+private func attributes(_ path: String) throws -> [FileAttributeKey: Any] {
+  let resolved = URL(fileURLWithPath: path).resolvingSymlinksInPath().path
+  return try FileManager.default.attributesOfItem(atPath: resolved)
+}
+
+extension ModelSourceError {
+  /// Why the file at `path`, which could not be read, could not, in plain words.
+  package static func unreadable(_ path: String) -> ModelSourceError {
+    let reason =
+      switch PathKind(path) {
+      case .missing: "no such file"
+      case .directory: "it is a directory"
+      case .forbidden: "no permission"
+      case .file:
+        FileManager.default.isReadableFile(atPath: path) ? "reading failed" : "no permission"
+      }
+    return .unreadable(path: path, reason: reason)
   }
 }

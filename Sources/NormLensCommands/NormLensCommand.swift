@@ -24,7 +24,9 @@ public struct NormLensCommand: ParsableCommand {
 
   /// Runs the process' command line and leaves with its exit status.
   public static func runProcess() -> Never {
+    Terminal.occupyClosedStreams()
     do {
+      try CommandWords(Array(CommandLine.arguments.dropFirst())).check()
       var command = try parseAsRoot()
       try command.run()
       leave(with: 0)
@@ -43,7 +45,7 @@ public struct NormLensCommand: ParsableCommand {
       // The parser's message, its usage lines included, under the same heading as every other error.
       var text = fullMessage(for: error)
       if text.hasPrefix("Error: ") { text = "normlens: error: " + text.dropFirst(7) }
-      FileHandle.standardError.write(Data((text + "\n").utf8))
+      Terminal.writeError(text + "\n")
       leave(with: usage.rawValue)
     }
   }

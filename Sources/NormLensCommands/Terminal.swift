@@ -6,13 +6,45 @@ enum Terminal {
   /// Whether standard output is a terminal.
   static let isInteractive = isatty(1) == 1
 
+  /// A line on standard output; where it cannot be written, the process ends.
   static func print(_ text: String) {
-    FileHandle.standardOutput.write(Data((text + "\n").utf8))
+    do {
+      try FileHandle.standardOutput.write(contentsOf: Data((text + "\n").utf8))
+    } catch {
+      TemporaryFiles.removeAll()
+      let cause = (error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError ?? error as NSError
+      let code = POSIXErrorCode(rawValue: Int32(cause.code))
+      // The reader has seen enough: no error, and the status that the signal would have left.
+      if code == .EPIPE { _exit(128 + SIGPIPE) }
+      let reason =
+        switch code {
+        case .ENOSPC: "no space left"
+        case .EBADF: "it is closed"
+        default: "the system refuses it"
+        }
+      complain("standard output: cannot be written: \(reason)")
+      _exit(ExitStatus.io.rawValue)
+    }
   }
 
   /// One line on standard error.
   static func note(_ text: String) {
-    FileHandle.standardError.write(Data(("normlens: " + text + "\n").utf8))
+    writeError("normlens: " + text + "\n")
+  }
+
+  /// Text on standard error. That it cannot be written can be told to nobody.
+  static func writeError(_ text: String) {
+    try? FileHandle.standardError.write(contentsOf: Data(text.utf8))
+  }
+
+  /// Puts something unwritable where the caller closed a standard stream: the next file to be opened
+  /// would get its number, and what is printed.
+  static func occupyClosedStreams() {
+    guard let null = FileHandle(forReadingAtPath: "/dev/null") else { return }
+    let spare = fcntl(null.fileDescriptor, F_DUPFD, 3)
+    try? null.close()
+    for stream in Int32(0)...2 where fcntl(stream, F_GETFD) == -1 { dup2(spare, stream) }
+    close(spare)
   }
 
   static func complain(_ text: String) { note("error: " + text) }
@@ -52,7 +84,7 @@ struct Progress {
     let line =
       "\(what): \(done)/\(total)  \(fixed(rate, rate < 10 ? 1 : 0))/s  \(fixed(left, 0)) s left"
     let end = done >= total ? "\n" : ""
-    FileHandle.standardError.write(Data("\r\u{1B}[K\(line)\(end)".utf8))
+    Terminal.writeError("\r\u{1B}[K\(line)\(end)")
   }
 }
 

@@ -38,12 +38,20 @@ enum Command {
   }()
 
   /// Runs `normlens` with these arguments in `directory`.
+  ///
+  /// - Parameter redirection: what a shell does to its streams, such as `>&-`.
   static func run(
-    _ arguments: [String], in directory: TemporaryDirectory, environment: [String: String] = [:]
+    _ arguments: [String], in directory: TemporaryDirectory, environment: [String: String] = [:],
+    redirection: String? = nil
   ) throws -> Outcome {
     let process = Process()
     process.executableURL = try binary.get()
     process.arguments = arguments
+    if let redirection {
+      process.executableURL = URL(fileURLWithPath: "/bin/sh")
+      process.arguments =
+        ["-c", "exec \"$0\" \"$@\" \(redirection)", try binary.get().path] + arguments
+    }
     process.currentDirectoryURL = URL(fileURLWithPath: directory.path)
     var variables = ProcessInfo.processInfo.environment
     variables["NORMLENS_DATA"] = Fixtures.data

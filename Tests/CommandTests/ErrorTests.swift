@@ -7,6 +7,9 @@ import Testing
 @Suite struct ErrorTests {
   static let long = Array(repeating: "word", count: 200).joined(separator: " ")
 
+  /// The vocabulary and merges of the bundled models.
+  static let tokenizer = "\(Fixtures.repository)/Tests/Fixtures/tokenizer/mini"
+
   struct Case: CustomTestStringConvertible {
     var arguments: [String]
     var status: Int32
@@ -31,6 +34,8 @@ import Testing
     Case(["convert", "no.h5", "-o", "out.h5"], 66, "no.h5"),
     Case(["inspect", "."], 66, "config.json"),
     Case(["show", "no.h5"], 66, "no.h5"),
+    Case(["run", "mini", "--text", "."], 66, ".: cannot be read: it is a directory"),
+    Case(["lens", "mini", "--prompts", "."], 66, "it is a directory"),
     Case(["run", "mini", "--text", "no.txt"], 66, "no.txt"),
     Case(["lens", "mini", "--prompts", "no.json"], 66, "no.json"),
     Case(["init", "--config", "1x1x8", "--tokenizer", "no", "-o", "out.h5"], 66, "vocab.json"),
@@ -68,6 +73,8 @@ import Testing
     Case(["run", "mini", "x", "--top", "0"], 64, "--top 0", usage: true),
     Case(["run", "mini", "x", "--top", "many"], 64, "many", usage: true),
     Case(["run", "mini", "x", "--threads", "0"], 64, "--threads 0", usage: true),
+    Case(["run", "mini", "x", "--threads", "1025"], 64, "1 to 1024", usage: true),
+    Case(["lens", "mini", "--prompt", "x", "--wrong", " a"], 64, "--wrong", usage: true),
     Case(["run", "mini", "x", "--logits"], 64, "-o", usage: true),
     Case(["run", "mini", "x", "-o", "out.h5"], 64, "--logits", usage: true),
     Case(["run", "mini", "x", "--generate", "0"], 64, "--generate", usage: true),
@@ -79,6 +86,19 @@ import Testing
       ["init", "--config", "1x1x8", "--biases", "nan", "-o", "o.h5"], 64, "--biases", usage: true),
     Case(
       ["init", "--config", "1x1x8", "--biases", "1e300", "-o", "o.h5"], 64, "--biases", usage: true),
+  ]
+
+  /// 64: the command line is wrong, found before it is parsed.
+  static let words = [
+    Case(
+      ["cache", "mini", "--prompt", "x", "--hooks", "k", "--layers", "0", "--layers=1"], 64,
+      "--layers was given twice"),
+    Case(["lens", "mini", "--prompt", "x", "-o", "a.h5", "--output", "b.h5"], 64, "given twice"),
+    Case(["dla", "mini", "--answer", " a", "--answer", " b"], 64, "--answer was given twice"),
+    Case(["run", "mini", "--text", "a", "--text", "b"], 64, "--text was given twice"),
+    Case(["lens", "mini", "--prompt", "--answer", " a"], 64, "'--answer' stands", "--prompt="),
+    Case(["dla", "mini", "--prompt", "x", "--answer", "-o", "out.h5"], 64, "'-o' stands"),
+    Case(["run", "mini", "--prompt", "--", "x"], 64, "'--' stands"),
   ]
 
   /// 64: the command line is wrong, found once the model is known.
@@ -130,9 +150,10 @@ import Testing
     Case(["init", "--config", "1x1x8", "-o", "no/out.h5"], 73, "no/out.h5"),
     Case(["convert", "mini", "-o", "no/out.h5"], 73, "no/out.h5"),
     Case(["lens", "mini", "--prompt", "x", "-o", "."], 73, "directory"),
+    Case(["demo", "-o", "/dev/null/x"], 73, "/dev/null/x: cannot be created: no directory"),
   ]
 
-  @Test(arguments: missing + wrong + usage + arguments + outputs)
+  @Test(arguments: missing + wrong + usage + words + arguments + outputs)
   func refusal(_ item: Case) throws {
     try Command.fail(
       item.arguments, item.status, saying: item.parts, usage: item.usage, in: TemporaryDirectory())
@@ -145,11 +166,68 @@ import Testing
       in: TemporaryDirectory())
   }
 
+  @Test func listsOfHooks() throws {
+    let directory = try TemporaryDirectory()
+    for hooks in ["key", "attn, post", "logits"] {
+      try Command.succeed(
+        [
+          "cache", "mini", "--prompt", "x", "-o", "out.h5", "--hooks", hooks, "--layers", "0, 1",
+          "--positions", "0, -1",
+        ], in: directory)
+    }
+  }
+
   @Test func withoutDataDirectory() throws {
     let directory = try TemporaryDirectory()
     let outcome = try Command.run(
       ["run", "mini", "x"], in: directory, environment: ["NORMLENS_DATA": directory.path])
     #expect(outcome.status == 66 && outcome.errors.contains("NORMLENS_DATA"))
+  }
+
+  @Test func aModelThatMayNotBeRead() throws {
+    let directory = try TemporaryDirectory()
+    try FileManager.default.createDirectory(
+      atPath: directory.file("closed"), withIntermediateDirectories: false)
+    try directory.copy(Fixtures.bundled("mini"), as: "closed/m.h5")
+    func allow(_ mode: Int) throws {
+      try FileManager.default.setAttributes(
+        [.posixPermissions: mode], ofItemAtPath: directory.file("closed"))
+    }
+    try allow(0)
+    let outcome = try Command.run(["inspect", "closed/m.h5"], in: directory)
+    // The superuser may read everything.
+    if outcome.status != 0 {
+      #expect(outcome.status == 66 && outcome.errors.contains("closed/m.h5: cannot be read"))
+    }
+    try allow(0o700)
+  }
+
+  // MARK: standard streams
+
+  @Test func outputThatCannotBeWritten() throws {
+    let directory = try TemporaryDirectory()
+    for arguments in [["inspect", "mini"], ["run", "mini", "x"], ["--help"]] {
+      let closed = try Command.run(arguments, in: directory, redirection: ">&-")
+      #expect(closed.status == 74 && closed.errors.hasPrefix("normlens: error: standard output"))
+      #expect(closed.errors.split(separator: "\n").count == 1)
+      if FileManager.default.fileExists(atPath: "/dev/full") {
+        let full = try Command.run(arguments, in: directory, redirection: "> /dev/full")
+        #expect(full.status == 74 && full.errors.contains("no space left"))
+      }
+    }
+    // A file that is written does not get the closed stream's number.
+    let quiet = try Command.run(
+      ["lens", "mini", "--prompt", "x", "-o", "r.h5", "--quiet"], in: directory,
+      redirection: "<&- >&- 2>&-")
+    #expect(quiet.status == 0)
+    try Command.succeed(["show", "r.h5"], in: directory)
+  }
+
+  @Test func errorsThatCannotBeWritten() throws {
+    let directory = try TemporaryDirectory()
+    for (arguments, status) in [(["inspect", "no.h5"], Int32(66)), (["--foo"], 64)] {
+      #expect(try Command.run(arguments, in: directory, redirection: "2>&-").status == status)
+    }
   }
 
   // MARK: files of the wrong kind, damaged files
@@ -166,6 +244,11 @@ import Testing
     try Command.fail(
       ["show", "r.h5", "dla/head_contributon"], 64,
       saying: ["did you mean 'dla/head_contribution'?"], in: directory)
+    for name in ["head_contribution", "head_contributon", "lens/head_contribution", "dla/head_c"] {
+      try Command.fail(
+        ["show", "r.h5", name], 64, saying: ["did you mean 'dla/head_contribution'?"],
+        in: directory)
+    }
   }
 
   @Test func filesOfOtherKinds() throws {
@@ -179,13 +262,146 @@ import Testing
         try Command.fail([command, file], 65, saying: [file], in: directory)
       }
     }
-    try directory.write("{\"prompts\": [{\"clean\": 3}]}", as: "wrong.json")
-    try Command.fail(
-      ["lens", "mini", "--prompts", "wrong.json"], 65, saying: ["wrong.json", "clean"],
-      in: directory)
     try directory.write("{\"prompts\": [", as: "broken.json")
     try Command.fail(
       ["lens", "mini", "--prompts", "broken.json"], 65, saying: ["broken.json"], in: directory)
+  }
+
+  /// Prompts files that would ask another question than their author means.
+  static let promptFiles: [(text: String, parts: [String])] = [
+    (#"[]"#, ["top level", "an object"]),
+    (#"{"prompts": []}"#, ["an empty list"]),
+    (#"{"promts": []}"#, ["'promts'", "did you mean 'prompts'?"]),
+    (#"{"prompts": [5]}"#, ["prompts[0]", "an object"]),
+    (#"{"prompts": [{"clean": 3}]}"#, ["prompts[0].clean", "a number"]),
+    (
+      #"{"prompts": [{"clean": "x"}, {"clean": "x", "anwser": " a"}]}"#,
+      ["prompts[1].anwser", "did you mean 'answer'?"]
+    ),
+    (#"{"prompts": [{"clean": "x", "answer": [" a", 5]}]}"#, ["prompts[0].answer", "2"]),
+    (#"{"prompts": [{"clean": "x", "wrong": [5]}]}"#, ["prompts[0].wrong", "a number"]),
+    (#"{"prompts": [{"clean": "x", "answer": "Mary"}]}"#, ["prompts[0].answer", "\" Mary\""]),
+    (#"{"prompts": [{"clean": "x", "corrupted": 5}]}"#, ["prompts[0].corrupted", "text"]),
+    (#"{"prompts": [{"clean": "x", "positions": [1]}]}"#, ["prompts[0].positions", "an array"]),
+  ]
+
+  @Test(arguments: promptFiles)
+  func wrongPromptsFile(_ text: String, _ parts: [String]) throws {
+    let directory = try TemporaryDirectory()
+    try directory.write(text, as: "wrong.json")
+    try Command.fail(
+      ["lens", "mini", "--prompts", "wrong.json"], 65, saying: ["wrong.json"] + parts,
+      in: directory)
+  }
+
+  @Test func answersOfAFileAreNotMixedWithOthers() throws {
+    let directory = try TemporaryDirectory()
+    try directory.write(
+      #"{"prompts": [{"clean": "Mary and", "answer": " John"}], "source": "here"}"#, as: "p.json")
+    try Command.fail(
+      ["dla", "mini", "--prompts", "p.json", "--answer", " Anna", "--wrong", " Tom"], 64,
+      saying: ["--answer", "answers of its own"], in: directory)
+    try Command.succeed(["dla", "mini", "--prompts", "p.json"], in: directory)
+  }
+
+  @Test func textThatIsNotUTF8() throws {
+    let directory = try TemporaryDirectory()
+    try Data("na\u{EF}ve caf".utf8 + [0xE9]).write(
+      to: URL(fileURLWithPath: directory.file("latin1.txt")))
+    try Command.fail(
+      ["run", "mini", "--text", "latin1.txt"], 65, saying: ["latin1.txt", "UTF-8 at byte 10"],
+      in: directory)
+  }
+
+  @Test func textThatBeginsWithADash() throws {
+    let directory = try TemporaryDirectory()
+    for arguments in [["--prompt", "-5 degrees"], ["--prompt=--answer"], ["--", "--answer"]] {
+      try Command.succeed(["tokenize", "mini"] + arguments, in: directory)
+    }
+    try Command.succeed(
+      ["dla", "mini", "--prompt", "x", "--answer", "-", "--wrong", " a"], in: directory)
+  }
+
+  @Test func anOutputThatIsAnInput() throws {
+    let directory = try TemporaryDirectory()
+    try directory.copy(Fixtures.bundled("mini"), as: "m.h5")
+    try FileManager.default.createSymbolicLink(
+      atPath: directory.file("link.h5"), withDestinationPath: directory.file("m.h5"))
+    try directory.write("Mary and", as: "p.txt")
+    try directory.write(#"{"prompts": [{"clean": "x"}]}"#, as: "p.json")
+    for (arguments, output) in [
+      (["cache", "m.h5", "--prompt", "x", "--hooks", "k"], "m.h5"),
+      (["cache", "link.h5", "--prompt", "x", "--hooks", "k"], "m.h5"),
+      (["lens", "mini", "--text", "p.txt"], "./p.txt"), (["convert", "m.h5"], "link.h5"),
+      (["lens", "mini", "--prompts", "p.json"], "p.json"),
+      (
+        ["convert", Fixtures.checkpoint("tiny-ln")], Fixtures.checkpoint("tiny-ln") + "/config.json"
+      ),
+    ] {
+      try Command.fail(
+        arguments + ["-o", output], 64, saying: ["-o \(output)", "would replace the input"],
+        in: directory)
+    }
+  }
+
+  // MARK: Hugging Face directories
+
+  /// Changes of tiny-ln's configuration (n_positions 16, 53 tokens) with what refuses them.
+  static let configurations: [(field: String, value: String, part: String?)] = [
+    ("bos_token_id", "53", "0 to 52"), ("bos_token_id", "-1", "0 to 52"),
+    ("eos_token_id", "53", "0 to 52"), ("bos_token_id", "50256", nil),
+    ("bos_token_id", "null", nil),
+    ("n_ctx", "99", "16, as n_positions"), ("n_ctx", "16", nil),
+    ("quantization_config", "{}", "quantized"), ("quantization_config", "null", nil),
+    ("layer_norm_epsilon", "1.0", "1e6"), ("layer_norm_epsilon", "0.1", nil),
+  ]
+
+  @Test(arguments: configurations)
+  func configurationField(_ field: String, _ value: String, _ part: String?) throws {
+    let directory = try TemporaryDirectory()
+    try directory.copy(Fixtures.checkpoint("tiny-ln"), as: "d")
+    let path = directory.file("d/config.json")
+    let text = try String(contentsOfFile: path, encoding: .utf8)
+    let members = text.split(separator: "\n").filter { !$0.contains("\"\(field)\"") }
+    try directory.write(
+      "{\"\(field)\": \(value)," + members.dropFirst().joined(separator: "\n"), as: "d/config.json")
+    if let part {
+      try Command.fail(["inspect", "d"], 65, saying: ["'\(field)'", part], in: directory)
+    } else {
+      try Command.succeed(["inspect", "d"], in: directory)
+    }
+  }
+
+  @Test func mergesThatAreCut() throws {
+    let directory = try TemporaryDirectory()
+    try directory.copy(Self.tokenizer, as: "t")
+    let options = ["--config", "1x1x8", "--vocabulary", "2048", "--tokenizer", "t", "--quiet"]
+    try Command.succeed(["init", "-o", "whole.h5"] + options, in: directory)
+    for text in ["", "#version: 0.2\n"] {
+      try directory.write(text, as: "t/merges.txt")
+      try Command.fail(
+        ["init", "-o", "out.h5"] + options, 65, saying: ["t/merges.txt", "of the tokens"],
+        in: directory)
+    }
+  }
+
+  @Test func anOrdinaryTokenAsBOS() throws {
+    let directory = try TemporaryDirectory()
+    let config = try GPT2Config(nLayers: 1, dModel: 8, nHeads: 1, nCtx: 16, dVocab: 2048)
+    var checkpoint = try Checkpoint.random(
+      config, name: "odd", seed: 0, tokenizerDirectory: Self.tokenizer)
+    let text = "the theory 'x"
+    func ids() throws -> String {
+      try ModelFile.write(checkpoint, to: directory.file("odd.h5"))
+      return try Command.succeed(
+        ["tokenize", "odd.h5", "--no-bos", "--json", text], in: directory)
+    }
+    let usual = try ids()
+    // A byte's token, and one that begins longer words.
+    for bos in [7, 262] {
+      checkpoint.specialTokens.bos = bos
+      #expect(try ids() == usual)
+    }
   }
 
   @Test func damagedModels() throws {
@@ -271,10 +487,12 @@ import Testing
     for arguments in [
       ["run", "random.h5", "x"], ["tokenize", "random.h5", "x"],
       ["dla", "random.h5", "--prompt", "x", "--answer", " a", "-o", "out.h5"],
-      ["lens", "random.h5", "--tokens", "1,2", "--answer", " a"],
     ] {
       try Command.fail(arguments, 65, saying: ["tokenizer", "--tokens"], in: directory)
     }
+    try Command.fail(
+      ["lens", "random.h5", "--tokens", "1,2", "--answer", " a"], 65,
+      saying: ["answer ' a'", "no tokenizer"], in: directory)
     #expect(
       try Command.succeed(["run", "random.h5", "--tokens", "1,2", "--top", "1"], in: directory)
         .contains("Top 0th token."))

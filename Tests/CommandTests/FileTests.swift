@@ -264,15 +264,20 @@ import Testing
         try model.tokens($0), answer: try model.tokenizer.singleToken(" Mary"),
         wrong: try model.tokenizer.singleToken(" John"))
     }
-    let answers = ["--answer", " Mary", "--wrong", " John"]
     let comparison = Comparison("dla and lens files", relative: 1e-5)
     for (command, group, more, expected) in [
-      ("dla", "dla", ["--neurons"], try DirectLogitAttribution(neurons: true).run(model, items)),
-      ("lens", "logit_lens", [], try LogitLens().run(model, items)),
+      (
+        "dla", "dla", ["--wrong", " John", "--neurons"],
+        try DirectLogitAttribution(neurons: true).run(model, items)
+      ),
+      (
+        "lens", "logit_lens", [],
+        try LogitLens().run(model, items.map { Prompt($0.tokens, answer: $0.answer) })
+      ),
     ] {
       let file = "\(command).h5"
       let text = try Command.succeed(
-        [command, "mini"] + promptArguments + answers + more + ["-o", file], in: directory)
+        [command, "mini", "--answer", " Mary", "-o", file] + promptArguments + more, in: directory)
       #expect(text.hasSuffix("wrote \(file)\n"))
       let found = try ResultFile.read(directory.file(file)).group(group)
       let computed = try expected.group(group)

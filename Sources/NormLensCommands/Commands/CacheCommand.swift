@@ -23,7 +23,7 @@ struct CacheCommand: ParsableCommand {
   func run() throws {
     var destination = OutputOptions()
     destination.output = output
-    try destination.check()
+    try destination.check(inputs: model.inputs + prompts.inputs)
     let model = try model.load()
     let names = try hooks.names(model.config)
     let prompts = try prompts.load(model)

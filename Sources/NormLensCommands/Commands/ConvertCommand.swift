@@ -27,7 +27,7 @@ struct ConvertCommand: ParsableCommand {
     compute.apply()
     var destination = OutputOptions()
     destination.output = output
-    try destination.check()
+    try destination.check(inputs: Checkpoint.files(of: source))
     var checkpoint = try Checkpoint.open(source)
     if let name { checkpoint.identity.name = name }
     if let origin { checkpoint.identity.source = origin }

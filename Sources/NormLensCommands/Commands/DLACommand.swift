@@ -14,6 +14,10 @@ struct DLACommand: ParsableCommand {
 
   @OptionGroup var analysis: AnalysisOptions
   @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp("The token that should not come next, verbatim.", valueName: "token"))
+  var wrong: String?
+  @Option(
     parsing: .unconditional,  // else -1 would be taken for an option
     help: "The position whose logits are attributed; negative counts from the end.")
   var position = -1
@@ -21,12 +25,15 @@ struct DLACommand: ParsableCommand {
   @Option(help: "How many heads to list.") var top = 10
 
   func validate() throws {
+    if wrong != nil && analysis.answer.answer == nil {
+      throw ValidationError("--wrong needs --answer, which it is compared with")
+    }
     if top < 0 { throw ValidationError("--top \(top): expected 0 or more") }
   }
 
   func run() throws {
     try analysis.run(
-      "dla", bytes: { 4 * ($1 * (10 * $0.dModel + 2 * $0.dMLP) + $0.dVocab) },
+      "dla", wrong: wrong, bytes: { 4 * ($1 * (10 * $0.dModel + 2 * $0.dMLP) + $0.dVocab) },
       { work, progress in
         try DirectLogitAttribution(
           position: position, neurons: neurons, batchSize: work.batchSize

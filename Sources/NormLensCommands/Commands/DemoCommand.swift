@@ -19,8 +19,9 @@ struct DemoCommand: ParsableCommand {
       try FileManager.default.createDirectory(
         atPath: output, withIntermediateDirectories: true)
     } catch {
-      throw CommandError(
-        "\(output): cannot be created: \(error.localizedDescription)", status: .cannotCreate)
+      let reason =
+        PathKind(output) == .file ? "it is a file" : "no directory can be made there"
+      throw CommandError("\(output): cannot be created: \(reason)", status: .cannotCreate)
     }
     let models = try BundledModels.names.map { try GPT2.load($0) }
     var written = try attribution(models)

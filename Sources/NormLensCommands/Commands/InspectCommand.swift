@@ -24,13 +24,14 @@ struct InspectCommand: ParsableCommand {
       }
       Terminal.print(
         JSONText.object(
-          facts.map { ($0.0, $0.2 ? $0.1 : JSONText.quoted($0.1)) }
+          facts.map { ($0.name, $0.json) }
             + [("tensors", JSONText.list(list))]))
       return
     }
-    let width = facts.map(\.0.count).max() ?? 0
-    for (name, value, _) in facts where !value.isEmpty {
-      Terminal.print(name + String(repeating: " ", count: width + 2 - name.count) + value)
+    let width = facts.map(\.name.count).max() ?? 0
+    for fact in facts where !fact.text.isEmpty {
+      let gap = String(repeating: " ", count: width + 2 - fact.name.count)
+      Terminal.print(fact.name + gap + fact.text)
     }
     if tensors {
       var table = TextTable([("tensor", .left), ("shape", .left), ("largest", .right)])
@@ -41,15 +42,16 @@ struct InspectCommand: ParsableCommand {
     }
   }
 
-  /// Name, value, and whether the value is a number.
-  private func facts(
-    _ checkpoint: Checkpoint, _ model: GPT2
-  ) throws -> [(String, String, Bool)] {
+  /// A line of the table and a member of the JSON object.
+  private typealias Fact = (name: String, text: String, json: String)
+
+  private func facts(_ checkpoint: Checkpoint, _ model: GPT2) throws -> [Fact] {
     let (config, identity) = (model.config, model.identity)
-    func number(_ name: String, _ value: some CustomStringConvertible) -> (String, String, Bool) {
-      (name, "\(value)", true)
+    func number(_ name: String, _ value: Int) -> Fact { (name, "\(value)", "\(value)") }
+    func text(_ name: String, _ value: String) -> Fact { (name, value, JSONText.quoted(value)) }
+    func flag(_ name: String, _ value: Bool, _ why: String = "") -> Fact {
+      (name, "\(value)\(why)", "\(value)")
     }
-    func text(_ name: String, _ value: String) -> (String, String, Bool) { (name, value, false) }
     let folded = identity.weightProcessing.contains("fold_affine_norms")
     let check = try checkpoint.selfCheck(model)
     return [
@@ -68,12 +70,14 @@ struct InspectCommand: ParsableCommand {
               ? ": the checkpoint's epsilon \(config.layerNormEpsilon) means that its "
                 + "LayerNorms were removed; the fixed affine maps were folded into the weights"
               : "")),
-      text("scale_attn_weights", "\(config.scaleAttnWeights)"),
-      text("scale_attn_by_inverse_layer_idx", "\(config.scaleAttnByInverseLayerIdx)"),
+      flag("scale_attn_weights", config.scaleAttnWeights),
+      flag("scale_attn_by_inverse_layer_idx", config.scaleAttnByInverseLayerIdx),
       text("unembedding", config.tiedUnembed ? "tied to the embedding" : "its own matrix"),
       number("parameters", model.weights.parameterCount),
       text("tokenizer", tokenizer(checkpoint)),
-      text("prepend_bos", "\(model.defaultPrependBOS)"),
+      flag(
+        "prepend_bos", model.defaultPrependBOS,
+        checkpoint.specialTokens.bos == nil ? ": the model has no BOS token" : ""),
       text("weight_processing", identity.weightProcessing.joined(separator: ", ")),
       text("weights_sha256", identity.weightsSHA256), text("source", identity.source),
       text("license", identity.license),

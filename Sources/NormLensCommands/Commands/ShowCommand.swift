@@ -7,7 +7,7 @@ struct ShowCommand: ParsableCommand {
     commandName: "show", abstract: "Print a result file.")
 
   @Argument(help: "A result file.", completion: .file()) var file: String
-  @Argument(help: "Only this group (dla) or variable (dla/head).") var what: String?
+  @Argument(help: "Only this group (dla) or variable (dla/head_contribution).") var what: String?
   @Option(help: "The most rows of a table.") var rows = 24
   @Option(help: "The most columns of a table.") var columns = 12
   @Flag(help: "Print JSON instead of tables.") var json = false
@@ -46,7 +46,13 @@ struct ShowCommand: ParsableCommand {
     let names = result.groups.flatMap { group in
       [group.path] + group.variables.map { "\(group.path)/\($0.name)" }
     }
-    let near = nearestText(to: what, among: names).map { "; did you mean '\($0)'?" } ?? ""
+    func last(_ path: String) -> String { path.split(separator: "/").last.map(String.init) ?? "" }
+    // By the last part, which may stand in another group; by the beginning; by the whole.
+    let nearest =
+      nearestText(to: name, among: names.map(last)).flatMap { end in
+        names.first { last($0) == end }
+      } ?? names.first { $0.hasPrefix(what) } ?? nearestText(to: what, among: names)
+    let near = nearest.map { "; did you mean '\($0)'?" } ?? ""
     throw CommandError(
       "\(file): no group or variable '\(what)'\(near); "
         + "groups: \(result.groups.map(\.path).joined(separator: ", "))")

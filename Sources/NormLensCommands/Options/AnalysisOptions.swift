@@ -1,11 +1,11 @@
 import ArgumentParser
 import NormLens
 
-/// What every analysis of prompts takes: model, prompts, answers, interventions, memory, output.
+/// What every analysis of prompts takes: model, prompts, answer, interventions, memory, output.
 struct AnalysisOptions: ParsableArguments {
   @OptionGroup var model: ModelOptions
   @OptionGroup var prompts: PromptOptions
-  @OptionGroup var answers: AnswerOptions
+  @OptionGroup var answer: AnswerOptions
   @OptionGroup var interventions: InterventionOptions
   @OptionGroup var memory: MemoryOptions
   @OptionGroup var output: OutputOptions
@@ -23,17 +23,18 @@ struct AnalysisOptions: ParsableArguments {
   ///
   /// - Parameters:
   ///   - name: what the progress line calls it.
+  ///   - wrong: the token that the answer is compared with.
   ///   - bytes: the bytes of activations that a prompt of so many tokens needs.
   ///   - analysis: the analysis; it tells after each batch how many prompts are done.
   ///   - table: the result as text.
   func run(
-    _ name: String, bytes: (GPT2Config, _ tokens: Int) -> Int,
+    _ name: String, wrong: String? = nil, bytes: (GPT2Config, _ tokens: Int) -> Int,
     _ analysis: (Work, _ progress: (Int) -> Void) throws -> ResultSet,
     table: (ResultSet) -> String
   ) throws {
-    try output.check()
+    try output.check(inputs: model.inputs + prompts.inputs)
     let model = try model.load()
-    let prompts = try answers.apply(to: self.prompts.load(model), model)
+    let prompts = try answer.apply(to: self.prompts.load(model), wrong: wrong, model)
     let longest = prompts.map(\.tokens.count).max() ?? 1
     let work = Work(
       model: model, prompts: prompts, interventions: try interventions.interventions(model),

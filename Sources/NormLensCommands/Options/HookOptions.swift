@@ -1,4 +1,5 @@
 import ArgumentParser
+import Foundation
 import NormLens
 
 /// Which activations to record.
@@ -25,7 +26,7 @@ struct HookOptions: ParsableArguments {
   func positionSelection() throws -> PositionSelection {
     guard let positions else { return .all }
     return .at(
-      try positions.split(separator: ",", omittingEmptySubsequences: false).map { word in
+      try Self.words(positions).map { word in
         guard let position = Int(word) else {
           throw CommandError("--positions '\(positions)': '\(word)' is not a position")
         }
@@ -38,7 +39,7 @@ struct HookOptions: ParsableArguments {
     let wanted = try layerSet(config)
     let all = HookName.all(nLayers: config.nLayers, optional: true)
     var chosen: Set<HookName> = []
-    for word in hooks.split(separator: ",", omittingEmptySubsequences: false).map(String.init) {
+    for word in Self.words(hooks) {
       var matches = try self.matches(word, all, config)
       // --layers picks among the layers of a site; what has no layer is not affected.
       if let wanted { matches.removeAll { $0.layer.map { !wanted.contains($0) } ?? false } }
@@ -67,14 +68,14 @@ struct HookOptions: ParsableArguments {
       }
       return found
     }
-    if let site = Site(rawValue: word) { return all.filter { $0.site == site } }
+    if let site = HookName.site(named: word) { return all.filter { $0.site == site } }
     return [try HookName(parsing: word, nLayers: config.nLayers)]
   }
 
   private func layerSet(_ config: GPT2Config) throws -> Set<Int>? {
     guard let layers else { return nil }
     var result: Set<Int> = []
-    for word in layers.split(separator: ",", omittingEmptySubsequences: false) {
+    for word in Self.words(layers) {
       let range: ClosedRange<Int>
       if let match = word.wholeMatch(of: #/(\d+)-(\d+)/#), let first = Int(match.1),
         let last = Int(match.2), first <= last
@@ -93,6 +94,12 @@ struct HookOptions: ParsableArguments {
       result.formUnion(range)
     }
     return result
+  }
+
+  /// The elements of a list, which may have a space behind its commas.
+  private static func words(_ list: String) -> [String] {
+    list.split(separator: ",", omittingEmptySubsequences: false)
+      .map { $0.trimmingCharacters(in: .whitespaces) }
   }
 
   private func globMatches(_ pattern: [Character], _ text: [Character]) -> Bool {

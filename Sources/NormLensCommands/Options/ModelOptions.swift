@@ -14,6 +14,9 @@ struct ModelOptions: ParsableArguments {
   @Flag(name: .customLong("no-verify"), help: "Do not compare the model file's checksums.")
   var noVerify = false
 
+  /// The files that are read.
+  var inputs: [String] { Checkpoint.files(of: model) }
+
   /// Opens the model.
   func load() throws -> GPT2 {
     compute.apply()
@@ -33,8 +36,8 @@ struct ComputeOptions: ParsableArguments {
   var threads: Int?
 
   func validate() throws {
-    if let threads, threads < 1 {
-      throw ValidationError("--threads \(threads): expected 1 or more")
+    if let threads, !(1...1024).contains(threads) {
+      throw ValidationError("--threads \(threads): expected 1 to 1024")
     }
   }
 

@@ -28,9 +28,15 @@ struct OutputOptions: ParsableArguments {
     }
   }
 
-  /// Fails before anything is computed where the output could not be written.
-  func check() throws {
+  /// Fails before anything is computed where the output could not be written or would replace one
+  /// of the files that are read.
+  func check(inputs: [String] = []) throws {
     guard let output else { return }
+    if let identity = FileIdentity(output),
+      let input = inputs.first(where: { FileIdentity($0) == identity })
+    {
+      throw CommandError("-o \(output): would replace the input '\(input)'; name another file")
+    }
     let directory = URL(fileURLWithPath: output).deletingLastPathComponent().path
     guard PathKind(directory) == .directory else {
       throw CommandError(

@@ -5,7 +5,7 @@ import NormLens
 /// The text that a command works on.
 struct PromptOptions: ParsableArguments {
   @Option(
-    name: [.customLong("prompt"), .customLong("clean")],
+    name: [.customLong("prompt"), .customLong("clean")], parsing: .unconditionalSingleValue,
     help: ArgumentHelp("A prompt; may be repeated.", valueName: "text"))
   var prompt: [String] = []
 
@@ -24,6 +24,9 @@ struct PromptOptions: ParsableArguments {
 
   @Flag(name: .customLong("no-bos"), help: "Put no BOS token in front of text.")
   var noBOS = false
+
+  /// The files that are read.
+  var inputs: [String] { [prompts, text].compactMap { $0 } }
 
   /// Whether text gets a BOS token; nil leaves it to the model.
   var prependBOS: Bool? { noBOS ? false : nil }
@@ -73,43 +76,59 @@ struct PromptOptions: ParsableArguments {
   }
 }
 
-/// The text of a file.
+/// The text of a file, which must be UTF-8: another encoding would be other tokens than its author
+/// sees.
 func readText(_ path: String) throws -> String {
-  guard FileManager.default.fileExists(atPath: path) else {
-    throw ModelSourceError.unreadable(path: path, reason: "no such file")
-  }
+  let data: Data
   do {
-    return String(decoding: try Data(contentsOf: URL(fileURLWithPath: path)), as: UTF8.self)
+    // Unlike Data's initializer it also reads pipes: --text /dev/stdin.
+    let file = try FileHandle(forReadingFrom: URL(fileURLWithPath: path))
+    data = try file.readToEnd() ?? Data()
   } catch {
-    throw ModelSourceError.unreadable(path: path, reason: error.localizedDescription)
+    throw ModelSourceError.unreadable(path)
   }
+  if let text = String(validating: data, as: UTF8.self) { return text }
+  var (decoder, bytes, offset) = (UTF8(), data.makeIterator(), 0)
+  while case .scalarValue(let scalar) = decoder.decode(&bytes) { offset += UTF8.width(scalar) }
+  throw CommandError(
+    "\(path): not UTF-8 at byte \(offset); convert it, as with iconv -f latin1 -t utf-8",
+    status: .data)
 }
 
-/// The tokens that a question is asked about.
+/// The token that a question is asked about.
 struct AnswerOptions: ParsableArguments {
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp(
       "The token that should come next, verbatim: \" Mary\" with its space.", valueName: "token"))
   var answer: String?
 
-  @Option(help: ArgumentHelp("The token that should not, verbatim.", valueName: "token"))
-  var wrong: String?
-
-  func validate() throws {
-    if wrong != nil && answer == nil {
-      throw ValidationError("--wrong needs --answer, which it is compared with")
+  /// The prompts with this answer, and the wrong one that it is compared with.
+  ///
+  /// - Throws: `CommandError` where a prompts file has answers: to replace only some of them would
+  ///   compare answers to different questions.
+  func apply(to prompts: [Prompt], wrong: String?, _ model: GPT2) throws -> [Prompt] {
+    guard let answer else { return prompts }
+    if prompts.contains(where: { $0.answer != nil || $0.wrong != nil }) {
+      throw CommandError(
+        "--answer: the prompts file has answers of its own; leave out --answer and --wrong, or take "
+          + "the answers out of the file")
+    }
+    let ids = try [answer, wrong].map { try $0.map { try Self.token($0, model) } }
+    return prompts.map { prompt in
+      var prompt = prompt
+      (prompt.answer, prompt.wrong) = (ids[0], ids[1])
+      return prompt
     }
   }
 
-  /// The prompts with these answers; those of a prompts file keep their own.
-  func apply(to prompts: [Prompt], _ model: GPT2) throws -> [Prompt] {
-    let answer = try answer.map { try model.tokenizer.singleToken($0) }
-    let wrong = try wrong.map { try model.tokenizer.singleToken($0) }
-    return prompts.map { prompt in
-      var prompt = prompt
-      prompt.answer = prompt.answer ?? answer
-      prompt.wrong = prompt.wrong ?? wrong
-      return prompt
+  private static func token(_ text: String, _ model: GPT2) throws -> Int {
+    do {
+      return try model.tokenizer.singleToken(text)
+    } catch ModelError.noTokenizer {
+      throw CommandError(
+        "answer '\(text)': the model has no tokenizer to find its token with; use a model with one",
+        status: .data)
     }
   }
 }
