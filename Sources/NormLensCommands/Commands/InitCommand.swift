@@ -43,7 +43,8 @@ struct InitCommand: ParsableCommand {
     compute.apply()
     var destination = OutputOptions()
     destination.output = output
-    try destination.check()
+    try destination.check(
+      inputs: tokenizer.map { ["\($0)/vocab.json", "\($0)/merges.txt"] } ?? [])
     let checkpoint = try Checkpoint.random(
       try shape(), name: "random-\(config)", seed: seed, tokenizerDirectory: tokenizer,
       biases: biases)

@@ -17,7 +17,8 @@ struct RunCommand: ParsableCommand {
   @OptionGroup var model: ModelOptions
   @Argument(help: "The text.") var texts: [String] = []
   @OptionGroup var prompts: PromptOptions
-  @Option(help: "What should come next; may be repeated.") var answer: [String] = []
+  @Option(parsing: .unconditionalSingleValue, help: "What should come next; may be repeated.")
+  var answer: [String] = []
   @Option(help: "How many predictions to list.") var top = 10
   @Option(help: ArgumentHelp("Continue the text by up to this many tokens.", valueName: "n"))
   var generate: Int?
@@ -74,7 +75,7 @@ struct RunCommand: ParsableCommand {
   }
 
   func run() throws {
-    try output.check()
+    try output.check(inputs: model.inputs + prompts.inputs)
     let model = try model.load()
     let prompts = try prompts.load(model, extra: texts)
     if logits { try writeLogits(model, prompts) }
