@@ -39,6 +39,8 @@ struct BenchCommand: ParsableCommand {
     let name: String
     let seconds: Double
     let bound: Double
+    /// Its time over that of a plain forward pass run in turn with it.
+    var ratioToForward: Double?
   }
 
   func run() throws {
@@ -106,11 +108,18 @@ struct BenchCommand: ParsableCommand {
       let batch = [tokens(512, config)]
       let hooks = HookName.all(nLayers: config.nLayers).map { HookFilter($0) }
       var size = 0
-      let seconds = try median {
+      func recorded() throws {
         let (_, cache) = try model.runWithCache(batch: batch, hooks: hooks)
         size = cache.byteCount
       }
-      return Measurement(name: name, seconds: seconds, bound: bound(1, 512, extraBytes: size))
+      try recorded()
+      // Plain and recorded in turn, so that a machine whose speed drifts drifts for both.
+      let pairs = try (0..<repetitions).map { _ in
+        (try time { _ = try model.run(batch: batch) }, try time(recorded))
+      }
+      return Measurement(
+        name: name, seconds: middle(pairs.map(\.1)), bound: bound(1, 512, extraBytes: size),
+        ratioToForward: middle(pairs.map { $0.1 / $0.0 }))
     }
   }
 
@@ -135,12 +144,14 @@ struct BenchCommand: ParsableCommand {
     warmUp: Bool = true, repetitions: Int? = nil, _ body: () throws -> Void
   ) throws -> Double {
     if warmUp { try body() }
-    let clock = ContinuousClock()
-    let times = try (0..<(repetitions ?? self.repetitions)).map { _ in
-      try clock.measure { try body() } / .seconds(1)
-    }
-    return times.sorted()[times.count / 2]
+    return middle(try (0..<(repetitions ?? self.repetitions)).map { _ in try time(body) })
   }
+
+  private func time(_ body: () throws -> Void) throws -> Double {
+    try ContinuousClock().measure { try body() } / .seconds(1)
+  }
+
+  private func middle(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
 
   /// What a forward pass must compute and read.
   private struct Cost {
@@ -179,10 +190,8 @@ struct BenchCommand: ParsableCommand {
         + "\(fixed(limits.sgemmFlops / 1e9, 0)) GFLOP/s, memory "
         + "\(fixed(limits.bandwidth / 1e9, 1)) GB/s; model \(self.config)", "", table.text,
     ]
-    if let forward = results.first(where: { $0.name == "forward_1x512" }),
-      let cache = results.first(where: { $0.name == "cache_all_1x512" })
-    {
-      lines.append("cache_all_1x512 / forward_1x512: \(fixed(cache.seconds / forward.seconds, 2))")
+    if let ratio = results.compactMap(\.ratioToForward).first {
+      lines.append("cache_all_1x512 / forward_1x512, run in turn: \(fixed(ratio, 2))")
     }
     if let writing {
       lines.append("recording into a file: \(fixed(writing / 1e9, 2)) GB/s")
