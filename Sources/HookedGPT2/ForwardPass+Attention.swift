@@ -78,7 +78,7 @@ extension ForwardPass {
     _ layer: Int, _ block: GPT2Weights.Block, _ residPre: Tensor
   ) throws -> (q: Tensor, k: Tensor, v: Tensor) {
     let d = config.dModel
-    let x = try normalize(residPre, block.ln1, layer, .ln1Scale, .ln1Normalized)
+    let (x, changedScale) = try normalize(residPre, block.ln1, layer, .ln1Scale, .ln1Normalized)
     let W = MatrixView(block.W_QKV)
     func project(_ part: Int) -> Tensor {
       let columns = part * d..<(part + 1) * d
@@ -98,22 +98,18 @@ extension ForwardPass {
       if plan.uses([site], layer) { try hook(site, layer, &input) }
       let changed = allChanged || plan.changes([site], layer)
       projected.append(
-        changed ? try projectHeads(input, part, layer, block, residPre) : project(part))
+        changed ? projectHeads(input, part, block, fixedScale: changedScale) : project(part))
     }
     return (projected[0], projected[1], projected[2])
   }
 
   /// Queries (part 0), keys (1) or values (2) of heads that read their own inputs
-  /// `[rows, head, d_model]`, through ln1: `[rows, head·d_head]`.
+  /// `[rows, head, d_model]`, through ln1: `[rows, head·d_head]`. A scale that interventions changed
+  /// holds for every head's input, so that a frozen scale is frozen for them too.
   private func projectHeads(
-    _ input: Tensor, _ part: Int, _ layer: Int, _ block: GPT2Weights.Block, _ residPre: Tensor
-  ) throws -> Tensor {
+    _ input: Tensor, _ part: Int, _ block: GPT2Weights.Block, fixedScale: Tensor?
+  ) -> Tensor {
     let (rows, heads, dHead, d) = (input.shape[0], config.nHeads, config.dHead, config.dModel)
-    let scaleName = HookName(.ln1Scale, layer: layer)
-    var fixedScale: Tensor?
-    if plan.changes(scaleName) {
-      fixedScale = try changedScale(scaleName, block.ln1, residPre)
-    }
     var output = Tensor(uninitialized: [rows, heads, dHead])
     for head in 0..<heads {
       let stream = input.column(head)
@@ -134,28 +130,6 @@ extension ForwardPass {
         with: matmul(x, MatrixView(block.W_QKV).columns(columns), bias: block.b_QKV.rows(columns)))
     }
     return output.reshaped([rows, heads * dHead])
-  }
-
-  /// ln1's scale of the block's own stream after its interventions: heads that read their own
-  /// inputs are divided by it too, so that a frozen scale is frozen for them.
-  private func changedScale(
-    _ name: HookName, _ ln: GPT2Weights.LayerNorm?, _ residPre: Tensor
-  ) throws -> Tensor {
-    var scale =
-      ln.map {
-        layerNormParts(
-          residPre, epsilon: Float(config.layerNormEpsilon), gain: $0.gain, bias: $0.bias
-        ).scale
-      } ?? Tensor(repeating: 1, shape: [residPre.shape[0], 1])
-    for intervention in plan.edits(name) {
-      for (prompt, rows) in packed.rows.enumerated()
-      where intervention.prompt == nil || intervention.prompt == prompt {
-        var own = scale.rows(rows)
-        try intervention.apply(to: &own, at: name)
-        scale.replaceRows(at: rows.lowerBound, with: own)
-      }
-    }
-    return scale
   }
 
   /// What each head writes, `z_h·W_O[h]`: `[rows, head, d_head]` → `[rows, head, d_model]`.

@@ -58,7 +58,7 @@ struct ForwardPass {
   ) throws -> Tensor {
     var mlpIn = residMid
     try hook(.mlpIn, layer, &mlpIn)
-    let x = try normalize(mlpIn, block.ln2, layer, .ln2Scale, .ln2Normalized)
+    let (x, _) = try normalize(mlpIn, block.ln2, layer, .ln2Scale, .ln2Normalized)
     var pre = matmul(x, MatrixView(block.W_in), bias: block.b_in)
     try hook(.mlpPre, layer, &pre)
     var post = config.activation(pre)
@@ -74,7 +74,7 @@ struct ForwardPass {
     var stream = stream
     // Only hooks need the final LayerNorm of rows whose logits nobody reads.
     if let rows, !hooked { stream = stream.gatheringRows(rows) }
-    var x = try normalize(stream, weights.lnFinal, nil, .lnFinalScale, .lnFinalNormalized)
+    var (x, _) = try normalize(stream, weights.lnFinal, nil, .lnFinalScale, .lnFinalNormalized)
     try hook(.unembedIn, &x)
     if let rows, hooked, !plan.uses([.unembedOut]) { x = x.gatheringRows(rows) }
     var logits = matmulTransposed(x, MatrixView(weights.W_U_transposed), bias: weights.b_U)
@@ -87,15 +87,16 @@ struct ForwardPass {
   ///
   /// With LayerNorm: `(x − mean)/scale ⊙ gain + bias`. Without: `x` itself, since gain, bias and
   /// centring are folded into the weights that follow; `scale` is then 1 and `normalized` is
-  /// `x − mean`, computed only when asked for.
+  /// `x − mean`, computed only when asked for. `changedScale` is what interventions made of the
+  /// scale, nil where there were none.
   mutating func normalize(
     _ x: Tensor, _ ln: GPT2Weights.LayerNorm?, _ layer: Int?, _ scaleSite: Site,
     _ normalizedSite: Site
-  ) throws -> Tensor {
+  ) throws -> (output: Tensor, changedScale: Tensor?) {
     let epsilon = Float(config.layerNormEpsilon)
     guard plan.uses([scaleSite, normalizedSite], layer) else {
-      guard let ln else { return x }
-      return layerNorm(x, epsilon: epsilon, gain: ln.gain, bias: ln.bias)
+      guard let ln else { return (x, nil) }
+      return (layerNorm(x, epsilon: epsilon, gain: ln.gain, bias: ln.bias), nil)
     }
 
     let parts = ln.map { layerNormParts(x, epsilon: epsilon, gain: $0.gain, bias: $0.bias) }
@@ -107,9 +108,12 @@ struct ForwardPass {
       ? x.centeringRows().dividingRows(by: scale) : parts?.normalized ?? x.centeringRows()
     try hook(normalizedSite, layer, &normalized)
 
-    guard scaleChanged || plan.changes([normalizedSite], layer) else { return parts?.output ?? x }
-    guard let ln else { return normalized }
-    return normalized.multiplyingRows(ln.gain).addingToRows(ln.bias)
+    let changedScale = scaleChanged ? scale : nil
+    guard scaleChanged || plan.changes([normalizedSite], layer) else {
+      return (parts?.output ?? x, nil)
+    }
+    guard let ln else { return (normalized, changedScale) }
+    return (normalized.multiplyingRows(ln.gain).addingToRows(ln.bias), changedScale)
   }
 
   // MARK: hooks

@@ -93,7 +93,7 @@ public struct GPT2Weights: Sendable {
   public var parameterCount: Int {
     var count = W_E.count + W_pos.count + (b_U?.count ?? 0)
     // A tied unembedding is the embedding and counts once.
-    if b_U != nil || !sharesEmbedding { count += W_U_transposed.count }
+    if !W_U_transposed.sharesStorage(with: W_E) { count += W_U_transposed.count }
     for block in blocks {
       let norms = [block.ln1, block.ln2].compactMap { $0 }
       count += norms.reduce(0) { $0 + $1.gain.count + $1.bias.count }
@@ -105,8 +105,6 @@ public struct GPT2Weights: Sendable {
     if let lnFinal { count += lnFinal.gain.count + lnFinal.bias.count }
     return count
   }
-
-  private var sharesEmbedding: Bool { W_U_transposed.sharesStorage(with: W_E) }
 
   /// The unembedding direction of `token`, `W_U[:, token]`, shape `[d_model]`.
   public func unembedding(of token: Int) -> Tensor { W_U_transposed.row(token) }

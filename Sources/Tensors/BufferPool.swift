@@ -71,15 +71,6 @@ enum BufferPool {
       }
     if !keep { free(base) }
   }
-
-  /// Returns every unused block to the system.
-  static func drain() {
-    kept.withLock { kept in
-      for blocks in kept.free.values { for block in blocks { free(block) } }
-      kept.free = [:]
-      kept.bytes = 0
-    }
-  }
 }
 
 /// The memory that tensors leave behind for the next ones.
@@ -89,7 +80,4 @@ public enum TensorMemory {
     get { BufferPool.keptBytesLimit.load(ordering: .relaxed) }
     set { BufferPool.keptBytesLimit.store(max(newValue, 0), ordering: .relaxed) }
   }
-
-  /// Returns what is kept to the system.
-  public static func release() { BufferPool.drain() }
 }

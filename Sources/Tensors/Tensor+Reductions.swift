@@ -1,5 +1,3 @@
-import RealModule
-
 extension Tensor {
   /// The largest absolute value; 0 if there is none.
   public var maximumMagnitude: Float {
@@ -83,15 +81,5 @@ extension Tensor {
       }
     }
     return Tensor(sums.map { Float($0 / Double(rows)) }, shape: Array(shape.dropFirst()))
-  }
-
-  /// `log Σ exp(x)` of all scalars, in double precision, without overflow.
-  public var logSumExp: Double {
-    withUnsafeBufferPointer { source in
-      guard let largest = source.max(), largest.isFinite else { return -.infinity }
-      var result = 0.0
-      for scalar in source { result += Double.exp(Double(scalar - largest)) }
-      return Double.log(result) + Double(largest)
-    }
   }
 }

@@ -1,4 +1,5 @@
 import NormLens
+import Synchronization
 import TestSupport
 import Testing
 
@@ -12,6 +13,18 @@ import Testing
     model = try Models.load("tiny-ln")
     tokens = try Golden.open("tiny-ln").tokens("b")
     plain = try model.run(tokens)
+  }
+
+  @Test func anEditActsOnceThoughEveryHeadReadsIt() throws {
+    let model = try Models.load("tiny-ln")
+    let calls = Atomic<Int>(0)
+    _ = try model.run(
+      [1, 2, 3],
+      interventions: [
+        .edit(.ln1Scale(1)) { _ in calls.add(1, ordering: .relaxed) },
+        .zero(.attnIn(layer: 1, head: 0)),
+      ])
+    #expect(calls.load(ordering: .relaxed) == 1)
   }
 
   @Test func positionsOfATextStayItsOwn() throws {
