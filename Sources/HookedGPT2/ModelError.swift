@@ -30,6 +30,10 @@ public enum ModelError: Error, Equatable, CustomStringConvertible {
   case intervention(hook: String, problem: String)
   /// Text where the model has no tokenizer.
   case noTokenizer
+  /// A step of weight processing that does not exist.
+  case unknownProcessing(name: String, known: [String])
+  /// A step of weight processing that would not be exact here, or has turned out not to be.
+  case processing(step: String, problem: String)
   /// A number that is not finite where one must be.
   case nonFinite(what: String)
 
@@ -70,6 +74,10 @@ public enum ModelError: Error, Equatable, CustomStringConvertible {
       "intervention at '\(hook)': \(problem)"
     case .noTokenizer:
       "the model has no tokenizer; give token ids (--tokens 1,2,3) instead of text"
+    case .unknownProcessing(let name, let known):
+      "--process '\(name)': no such step; expected \(known.joined(separator: ", "))"
+    case .processing(let step, let problem):
+      "weight processing '\(step)': \(problem)"
     case .nonFinite(let what):
       "\(what): a NaN or an infinity; expected finite numbers"
     }

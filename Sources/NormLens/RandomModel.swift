@@ -48,7 +48,7 @@ extension Checkpoint {
     var special = SpecialTokens(bos: config.dVocab - 1, eos: config.dVocab - 1)
     var payload: TokenizerPayload?
     if let tokenizerDirectory {
-      payload = try HuggingFaceDirectory.readTokenizer(tokenizerDirectory, special)
+      payload = try HuggingFaceTokenizer.read(tokenizerDirectory, special)
       guard let payload else {
         throw ModelSourceError.noCheckpoint(
           directory: tokenizerDirectory, expected: "vocab.json and merges.txt in it")

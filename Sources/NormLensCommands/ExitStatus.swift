@@ -27,7 +27,8 @@ enum ExitStatus: Int32 {
     case let error as ModelSourceError: self = error.isMissing ? .noInput : .data
     case let error as ModelError:
       switch error {
-      case .unknownHook, .layerOutOfRange, .nothingMatches, .intervention, .notRecorded:
+      case .unknownHook, .layerOutOfRange, .nothingMatches, .intervention, .notRecorded,
+        .unknownProcessing:
         self = .usage
       default: self = .data
       }

@@ -10,6 +10,7 @@ struct ModelOptions: ParsableArguments {
   var model: String
 
   @OptionGroup var compute: ComputeOptions
+  @OptionGroup var processing: ProcessingOptions
 
   @Flag(name: .customLong("no-verify"), help: "Do not compare the model file's checksums.")
   var noVerify = false
@@ -20,13 +21,28 @@ struct ModelOptions: ParsableArguments {
   /// Opens the model.
   func load() throws -> GPT2 {
     compute.apply()
-    return try GPT2.load(model, verify: !noVerify)
+    return try GPT2.load(model, processing: try processing.steps, verify: !noVerify)
   }
 
   /// Opens the model's file without making a model of it.
   func open() throws -> Checkpoint {
     compute.apply()
-    return try Checkpoint.open(model, verify: !noVerify)
+    return try Checkpoint.open(model, processing: try processing.steps, verify: !noVerify)
+  }
+}
+
+/// What is done to the weights before anything is computed.
+struct ProcessingOptions: ParsableArguments {
+  @Option(
+    name: .customLong("process"),
+    help: ArgumentHelp(
+      "Process the weights: \(WeightProcessing.choices.joined(separator: ", ")), or transformerlens "
+        + "for TransformerLens' four; comma-separated.", valueName: "steps"))
+  var process: String?
+
+  /// The steps in canonical order.
+  var steps: [WeightProcessing] {
+    get throws { try process.map { try WeightProcessing.parse($0) } ?? [] }
   }
 }
 

@@ -1,0 +1,114 @@
+public import HDF5Store
+public import HookedGPT2
+public import OrderedCollections
+public import Tensors
+
+/// A GPT-2 on its way from a checkpoint to a model or a file: configuration, tensors, tokenizer.
+public struct Checkpoint: Sendable {
+  /// The configuration.
+  public var config: GPT2Config
+  /// The tensors by Hugging Face's names without `transformer.`, in the order of the file.
+  public var tensors: OrderedDictionary<String, Tensor>
+  /// The tokenizer, if there is one.
+  public var tokenizer: TokenizerPayload?
+  /// The ids of the special tokens.
+  public var specialTokens: SpecialTokens
+  /// Whether text gets the BOS token in front unless asked otherwise.
+  public var prependBOS = true
+  /// Who the model is.
+  public var identity: GPT2.Identity
+  /// `config.json` as the source has it, whole: fields that change nothing here are kept with it.
+  public var publishedConfig: JSONValue?
+  /// By how much each step of `identity.weightProcessing` has changed the logits; see
+  /// ``ProcessingCheck``.
+  public var processingChecks: [ProcessingCheck] = []
+  /// A short run's logits that the file was written with, if there is one.
+  public var reference: Reference?
+
+  /// The ids of the tokens that begin and end a text, and of those added to the vocabulary.
+  public struct SpecialTokens: Sendable, Equatable {
+    /// The token that stands before a text.
+    public var bos: Int?
+    /// The token that ends it.
+    public var eos: Int?
+    /// Further tokens that are found in a text before it is cut, in the order of their ids.
+    public var added: [Int] = []
+  }
+
+  /// Some of the last logits of a short run, to tell whether a model still computes the same.
+  public struct Reference: Sendable, Equatable {
+    /// The tokens.
+    public var tokens: [Int]
+    /// The ids whose logits are kept.
+    public var ids: [Int]
+    /// Their logits at the last position.
+    public var logits: [Double]
+  }
+
+  /// The model.
+  ///
+  /// - Throws: `ModelError` where tensors and configuration disagree.
+  public func model() throws(ModelError) -> GPT2 {
+    let weights = try GPT2Weights(
+      Dictionary(uniqueKeysWithValues: tensors.map { ($0.key, $0.value) }), config: config)
+    let (payload, special) = (tokenizer, specialTokens)
+    return GPT2(
+      config: config, weights: weights, identity: identity,
+      defaultPrependBOS: prependBOS && special.bos != nil
+    ) {
+      guard let payload else { throw ModelError.noTokenizer }
+      let tables = TokenizerTables(
+        tokenBytes: payload.tokenBytes, tokenOffsets: payload.tokenOffsets.map { Int32($0) },
+        mergePairs: payload.mergePairs, special: Checkpoint.specialTexts(payload, special))
+      return try Tokenizer(tables: tables, bos: special.bos, eos: special.eos)
+    }
+  }
+
+  /// The special tokens' texts, which are found in a text before it is cut.
+  ///
+  /// A token that a text is cut into anyway, a byte's or one that a merge makes, is not among them:
+  /// special, it would tear words that it begins or leave its byte without a token.
+  private static func specialTexts(
+    _ payload: TokenizerPayload, _ special: SpecialTokens
+  ) -> [String: Int] {
+    let (all, offsets, pairs) = (payload.tokenBytes, payload.tokenOffsets, payload.mergePairs)
+    // Tables that contradict themselves are refused once a tokenizer is made of them.
+    func bytes(_ id: Int) -> ArraySlice<UInt8> {
+      guard id >= 0 && id < offsets.count - 1, 0 <= offsets[id], offsets[id] <= offsets[id + 1],
+        offsets[id + 1] <= all.count
+      else { return [] }
+      return all[offsets[id]..<offsets[id + 1]]
+    }
+    var texts: [String: Int] = [:]
+    for id in Set([special.bos, special.eos].compactMap({ $0 }) + special.added) {
+      let token = bytes(id)
+      let isMerged = stride(from: 1, to: pairs.count, by: 2).contains { right in
+        let (left, right) = (bytes(Int(pairs[right - 1])), bytes(Int(pairs[right])))
+        return left.count + right.count == token.count && (left + right).elementsEqual(token)
+      }
+      if token.count > 1 && !isMerged { texts[String(decoding: token, as: UTF8.self)] = id }
+    }
+    return texts
+  }
+
+  /// The short run that is kept with a file.
+  static func reference(_ model: GPT2) throws -> Reference {
+    let vocabulary = model.config.dVocab
+    let length = min(8, model.config.nCtx)
+    let tokens = (0..<length).map { ($0 * 7919 + 11) % vocabulary }
+    let count = min(64, vocabulary)
+    let ids = (0..<count).map { $0 * vocabulary / count }
+    let logits = try model.run(batch: [tokens], logits: .last)[0]
+    return Reference(tokens: tokens, ids: ids, logits: ids.map { Double(logits[0, $0]) })
+  }
+
+  /// How far the model's logits are now from those it was written with; nil without a reference.
+  public func selfCheck(_ model: GPT2) throws -> (difference: Double, scale: Double)? {
+    guard let reference else { return nil }
+    let now = try model.run(batch: [reference.tokens], logits: .last)[0]
+    let differences = zip(reference.ids, reference.logits).map { id, logit in
+      Swift.abs(Double(now[0, id]) - logit)
+    }
+    return (differences.max() ?? 0, max(1, reference.logits.map(Swift.abs).max() ?? 1))
+  }
+}
