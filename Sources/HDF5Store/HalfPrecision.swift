@@ -47,4 +47,18 @@ enum HalfPrecision {
     }
     return overflow ? nil : bits
   }
+
+  /// The upper halves of float32 numbers, rounded to nearest even; nil if a finite one overflows.
+  static func narrowedToBFloat(_ source: UnsafeBufferPointer<Float>) -> [UInt16]? {
+    var overflow = false
+    let halves = source.map { value in
+      let bits = value.bitPattern
+      // A NaN keeps its sign and stays one.
+      if value.isNaN { return UInt16(truncatingIfNeeded: bits >> 16) | 0x40 }
+      let rounded = bits &+ 0x7fff &+ (bits >> 16 & 1)
+      if rounded & 0x7f80_0000 == 0x7f80_0000 && value.isFinite { overflow = true }
+      return UInt16(truncatingIfNeeded: rounded >> 16).littleEndian
+    }
+    return overflow ? nil : halves
+  }
 }

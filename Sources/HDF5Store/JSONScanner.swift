@@ -225,7 +225,9 @@ public struct JSONScanner {
     }
     let isMinimum = isInteger && fits && isNegative && magnitude == UInt64(Int.max) + 1
     let whole = double.magnitude <= 0x1p53 ? Int(exactly: double) : nil
-    return JSONNumber(double: double, integer: isMinimum ? Int.min : isInteger ? nil : whole)
+    return JSONNumber(
+      double: double, integer: isMinimum ? Int.min : isInteger ? nil : whole,
+      isFractional: !isInteger)
   }
 
   /// Reads `true` or `false`.

@@ -70,10 +70,13 @@ public struct JSONNumber: Sendable, Equatable {
   /// The number itself where it is whole: written without fraction and exponent and within 64 bits,
   /// or written otherwise and at most 2^53 (`1e3`, `2.0`).
   public let integer: Int?
+  /// Whether it is written with a fraction or an exponent: `1.0` is whole, but not so written.
+  public let isFractional: Bool
 
   /// A number.
-  public init(double: Double, integer: Int?) {
+  public init(double: Double, integer: Int?, isFractional: Bool = false) {
     self.double = double
     self.integer = integer
+    self.isFractional = isFractional
   }
 }

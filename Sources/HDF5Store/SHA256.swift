@@ -1,3 +1,5 @@
+import Tensors
+
 /// SHA-256 (FIPS 180-4), fed in pieces.
 struct SHA256 {
   private var state: [UInt32] = [
@@ -63,8 +65,15 @@ struct SHA256 {
   }
 
   /// Works whole blocks of 64 bytes into the state.
-  private static func absorb(_ blocks: UnsafeRawBufferPointer, into state: inout [UInt32]) {
+  static func absorb(_ blocks: UnsafeRawBufferPointer, into state: inout [UInt32]) {
     guard !blocks.isEmpty else { return }
+    let isDone = state.withUnsafeMutableBufferPointer {
+      sha256(state: $0, blocks: blocks)
+    }
+    if !isDone { absorbPortably(blocks, into: &state) }
+  }
+
+  static func absorbPortably(_ blocks: UnsafeRawBufferPointer, into state: inout [UInt32]) {
     withUnsafeTemporaryAllocation(of: UInt32.self, capacity: 64) { w in
       constants.withUnsafeBufferPointer { k in
         state.withUnsafeMutableBufferPointer { state in

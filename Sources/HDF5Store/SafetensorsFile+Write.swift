@@ -2,25 +2,39 @@ public import OrderedCollections
 public import Tensors
 
 extension SafetensorsFile {
-  /// Writes float32 tensors as a safetensors file; it appears at `path` complete, or not at all.
+  /// Writes tensors as a safetensors file; it appears at `path` complete, or not at all.
   ///
   /// - Parameters:
   ///   - tensors: in the order in which they are to lie in the file; each name once.
+  ///   - type: how the scalars are stored: F32, or rounded to F16 or BF16.
   ///   - metadata: texts for the header's `__metadata__`, such as `format`: `pt`.
   ///   - path: replaced if it exists.
-  /// - Throws: `unstorable` for a name that occurs twice or is reserved; `cannotCreate`; `ioFailed`.
+  /// - Throws: `unstorable` for a name that occurs twice or is reserved, and for finite scalars
+  ///   beyond F16's or BF16's range; `cannotCreate`; `ioFailed`.
+  /// - Precondition: `type` is one of the three.
   public static func write(
-    tensors: [(name: String, tensor: Tensor)],
+    tensors: [(name: String, tensor: Tensor)], as type: ScalarType = .F32,
     metadata: OrderedDictionary<String, String> = [:], to path: String
   ) throws(HDF5Error) {
-    let header = try header(tensors, metadata, path)
+    precondition([.F32, .F16, .BF16].contains(type), "SafetensorsFile: cannot write \(type)")
+    let header = try header(tensors, type, metadata, path)
     let output = try AtomicFile(path: path)
     try output.fill { (put: AtomicFile.Put) throws(HDF5Error) in
       try header.span.withUnsafeBytes(put)
-      for (_, tensor) in tensors {
+      for (name, tensor) in tensors {
         try tensor.withUnsafeBufferPointer {
           (scalars: UnsafeBufferPointer<Float>) throws(HDF5Error) -> Void in
-          try put(UnsafeRawBufferPointer(scalars))
+          if type == .F32 { return try put(UnsafeRawBufferPointer(scalars)) }
+          let halves =
+            type == .F16
+            ? HalfPrecision.narrowed(scalars) : HalfPrecision.narrowedToBFloat(scalars)
+          guard let halves else {
+            throw .unstorable(
+              path: path, object: "tensor '\(name)' as \(type)",
+              expected: "numbers within its range",
+              found: "\(tensor.maximumMagnitude); store F32 instead")
+          }
+          try halves.span.withUnsafeBytes(put)
         }
       }
     }
@@ -29,12 +43,12 @@ extension SafetensorsFile {
 
   /// The header's length and text, padded with spaces so that the data start 8-byte aligned.
   private static func header(
-    _ tensors: [(name: String, tensor: Tensor)], _ metadata: OrderedDictionary<String, String>,
-    _ path: String
+    _ tensors: [(name: String, tensor: Tensor)], _ type: ScalarType,
+    _ metadata: OrderedDictionary<String, String>, _ path: String
   ) throws(HDF5Error) -> [UInt8] {
     var members: [String] = []
     if !metadata.isEmpty {
-      let texts = metadata.map { quoted($0.key) + ":" + quoted($0.value) }
+      let texts = metadata.map { JSONValue.quoted($0.key) + ":" + JSONValue.quoted($0.value) }
       members.append("\"__metadata__\":{" + texts.joined(separator: ",") + "}")
     }
     var seen: Set<String> = ["__metadata__"]
@@ -44,30 +58,15 @@ extension SafetensorsFile {
         throw .unstorable(
           path: path, object: "tensor '\(name)'", expected: "each name once", found: "it again")
       }
-      let end = offset + 4 * tensor.count
+      let end = offset + type.byteCount * tensor.count
       let shape = tensor.shape.map(String.init).joined(separator: ",")
       members.append(
-        quoted(name) + ":{\"dtype\":\"F32\",\"shape\":[\(shape)],"
+        JSONValue.quoted(name) + ":{\"dtype\":\"\(type)\",\"shape\":[\(shape)],"
           + "\"data_offsets\":[\(offset),\(end)]}")
       offset = end
     }
     var text = Array(("{" + members.joined(separator: ",") + "}").utf8)
     while text.count % 8 != 0 { text.append(0x20) }
     return withUnsafeBytes(of: UInt64(text.count).littleEndian) { Array($0) } + text
-  }
-
-  private static func quoted(_ text: String) -> String {
-    var result = "\""
-    for scalar in text.unicodeScalars {
-      switch scalar {
-      case "\"": result += "\\\""
-      case "\\": result += "\\\\"
-      case "\0"..<" ":
-        let digits = String(scalar.value, radix: 16)
-        result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-      default: result.unicodeScalars.append(scalar)
-      }
-    }
-    return result + "\""
   }
 }

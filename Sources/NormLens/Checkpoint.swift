@@ -91,15 +91,26 @@ public struct Checkpoint: Sendable {
     return texts
   }
 
+  /// The tokens of the short run by which models are compared.
+  static func shortRun(_ config: GPT2Config) -> [Int] {
+    (0..<min(8, config.nCtx)).map { ($0 * 7919 + 11) % config.dVocab }
+  }
+
   /// The short run that is kept with a file.
   static func reference(_ model: GPT2) throws -> Reference {
     let vocabulary = model.config.dVocab
-    let length = min(8, model.config.nCtx)
-    let tokens = (0..<length).map { ($0 * 7919 + 11) % vocabulary }
+    let tokens = shortRun(model.config)
     let count = min(64, vocabulary)
     let ids = (0..<count).map { $0 * vocabulary / count }
     let logits = try model.run(batch: [tokens], logits: .last)[0]
     return Reference(tokens: tokens, ids: ids, logits: ids.map { Double(logits[0, $0]) })
+  }
+
+  /// The largest difference between the logits of two models of one configuration, over a short run.
+  package static func difference(_ first: GPT2, _ second: GPT2) throws -> Double {
+    let tokens = [shortRun(first.config)]
+    let (a, b) = (try first.run(batch: tokens)[0], try second.run(batch: tokens)[0])
+    return Double((a - b).maximumMagnitude)
   }
 
   /// How far the model's logits are now from those it was written with; nil without a reference.

@@ -47,7 +47,7 @@ struct HuggingFaceConfig {
   }
 
   /// Hugging Face's names of the non-linearities that are known.
-  private static let activations: [String: Activation] = [
+  static let activations: [String: Activation] = [
     "gelu_new": .geluNew, "gelu_pytorch_tanh": .geluNew, "gelu": .gelu, "relu": .relu,
   ]
 
@@ -102,4 +102,9 @@ struct HuggingFaceConfig {
       }
     return .field(path: path, field: field, expected: expected, found: found)
   }
+}
+
+extension Checkpoint {
+  /// The fields of the published configuration that are not known here, and so not used.
+  public var unknownConfigFields: [String] { [] }
 }

@@ -53,6 +53,8 @@ public enum ModelFile {
         name: try fields.text("name"), weightsSHA256: try fields.text("weights_sha256"),
         weightProcessing: try fields.json("weight_processing").array?.compactMap(\.string) ?? [],
         source: try fields.text("source"), license: try fields.text("license")),
+      publishedConfig: archive[attribute: "published_config"] == nil
+        ? nil : try fields.json("published_config"),
       reference: reference)
   }
 
@@ -81,32 +83,34 @@ public enum ModelFile {
     special["eos"] = checkpoint.specialTokens.eos.map { .integer($0) }
     let specialText = special.map { "\"\($0.key)\": \($0.value)" } + ["\"added\": []"]
     let processing = checkpoint.identity.weightProcessing.map { "\"\($0)\"" }
+    var attributes: OrderedDictionary<String, AttributeValue> = [
+      "name": .string(checkpoint.identity.name),
+      "architecture": .string("gpt2"),
+      "n_layers": .integer(config.nLayers),
+      "d_model": .integer(config.dModel),
+      "n_heads": .integer(config.nHeads),
+      "d_head": .integer(config.dHead),
+      "d_mlp": .integer(config.dMLP),
+      "n_ctx": .integer(config.nCtx),
+      "d_vocab": .integer(config.dVocab),
+      "activation": .string(config.activation.rawValue),
+      "normalization": .string(config.normalization.rawValue),
+      "layer_norm_epsilon": .number(config.layerNormEpsilon),
+      "scale_attn_weights": .integer(config.scaleAttnWeights ? 1 : 0),
+      "scale_attn_by_inverse_layer_idx": .integer(config.scaleAttnByInverseLayerIdx ? 1 : 0),
+      "tied_unembed": .integer(config.tiedUnembed ? 1 : 0),
+      "default_prepend_bos": .integer(checkpoint.prependBOS ? 1 : 0),
+      "special_tokens": .string("{\(specialText.joined(separator: ", "))}"),
+      "weight_processing": .string("[\(processing.joined(separator: ", "))]"),
+      "source": .string(checkpoint.identity.source),
+      "license": .string(checkpoint.identity.license),
+      "reference_tokens": .integers(reference.tokens),
+      "reference_ids": .integers(reference.ids),
+      "reference_logits": .numbers(reference.logits),
+    ]
+    attributes["published_config"] = checkpoint.publishedConfig.map { .string($0.text) }
     try ModelArchive.write(
-      attributes: [
-        "name": .string(checkpoint.identity.name),
-        "architecture": .string("gpt2"),
-        "n_layers": .integer(config.nLayers),
-        "d_model": .integer(config.dModel),
-        "n_heads": .integer(config.nHeads),
-        "d_head": .integer(config.dHead),
-        "d_mlp": .integer(config.dMLP),
-        "n_ctx": .integer(config.nCtx),
-        "d_vocab": .integer(config.dVocab),
-        "activation": .string(config.activation.rawValue),
-        "normalization": .string(config.normalization.rawValue),
-        "layer_norm_epsilon": .number(config.layerNormEpsilon),
-        "scale_attn_weights": .integer(config.scaleAttnWeights ? 1 : 0),
-        "scale_attn_by_inverse_layer_idx": .integer(config.scaleAttnByInverseLayerIdx ? 1 : 0),
-        "tied_unembed": .integer(config.tiedUnembed ? 1 : 0),
-        "default_prepend_bos": .integer(checkpoint.prependBOS ? 1 : 0),
-        "special_tokens": .string("{\(specialText.joined(separator: ", "))}"),
-        "weight_processing": .string("[\(processing.joined(separator: ", "))]"),
-        "source": .string(checkpoint.identity.source),
-        "license": .string(checkpoint.identity.license),
-        "reference_tokens": .integers(reference.tokens),
-        "reference_ids": .integers(reference.ids),
-        "reference_logits": .numbers(reference.logits),
-      ],
+      attributes: attributes,
       tensors: checkpoint.tensors.map { (name: $0.key, tensor: $0.value) },
       tokenizer: checkpoint.tokenizer, to: path, dtype: dtype)
   }

@@ -10,6 +10,8 @@ public enum ModelSourceError: Error, Equatable, CustomStringConvertible {
   case field(path: String, field: String, expected: String, found: String)
   /// Weights that are not what the configuration says.
   case weights(path: String, problem: String)
+  /// A model that another format has no place for.
+  case inexpressible(format: String, problem: String)
   /// A file of a kind that is not opened.
   case unsupported(path: String, kind: String, advice: String)
 
@@ -17,7 +19,7 @@ public enum ModelSourceError: Error, Equatable, CustomStringConvertible {
   public var isMissing: Bool {
     switch self {
     case .notFound, .noCheckpoint, .unreadable: true
-    case .field, .weights, .unsupported: false
+    case .field, .weights, .inexpressible, .unsupported: false
     }
   }
 
@@ -36,6 +38,8 @@ public enum ModelSourceError: Error, Equatable, CustomStringConvertible {
       "\(path): '\(field)' is \(found); expected \(expected)"
     case .weights(let path, let problem):
       "\(path): \(problem)"
+    case .inexpressible(let format, let problem):
+      "\(format) cannot express this model: \(problem)"
     case .unsupported(let path, let kind, let advice):
       "\(path): \(kind) is not opened; \(advice)"
     }

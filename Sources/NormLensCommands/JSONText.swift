@@ -3,18 +3,6 @@ import NormLens
 
 /// Results and small records as JSON text.
 enum JSONText {
-  static func text(_ value: JSONValue) -> String {
-    switch value {
-    case .null: "null"
-    case .bool(let value): value ? "true" : "false"
-    case .number(let number): number.integer.map(String.init) ?? self.number(number.double)
-    case .string(let text): quoted(text)
-    case .array(let values): "[" + values.map(text).joined(separator: ", ") + "]"
-    case .object(let members):
-      "{" + members.map { "\(quoted($0.key)): \(text($0.value))" }.joined(separator: ", ") + "}"
-    }
-  }
-
   /// A result: provenance, and each group's axes, attributes and variables with nested values.
   static func text(_ result: ResultSet) -> String {
     var members = [("title", quoted(result.title))]
@@ -64,21 +52,7 @@ enum JSONText {
     value.isFinite ? "\(value)" : "null"
   }
 
-  static func quoted(_ text: String) -> String {
-    var result = "\""
-    for scalar in text.unicodeScalars {
-      switch scalar {
-      case "\"": result += "\\\""
-      case "\\": result += "\\\\"
-      case "\n": result += "\\n"
-      case "\t": result += "\\t"
-      case "\r": result += "\\r"
-      case _ where scalar.value < 0x20: result += String(format: "\\u%04x", scalar.value)
-      default: result.unicodeScalars.append(scalar)
-      }
-    }
-    return result + "\""
-  }
+  static func quoted(_ text: String) -> String { JSONValue.quoted(text) }
 
   private static func text(_ value: AttributeValue) -> String {
     switch value {

@@ -47,6 +47,15 @@ import Testing
     #expect(pieces.hexDigest() == digest)
   }
 
+  @Test func sha256OfBothImplementationsIsTheSame() {
+    let bytes = (0..<64 * 9).map { UInt8(truncatingIfNeeded: ($0 &* 2_654_435_761) >> 9) }
+    var portable: [UInt32] = (1...8).map { UInt32($0) &* 0x9E37_79B9 }
+    var chosen = portable
+    bytes.withUnsafeBytes { SHA256.absorbPortably($0, into: &portable) }
+    bytes.withUnsafeBytes { SHA256.absorb($0, into: &chosen) }
+    #expect(chosen == portable)
+  }
+
   @Test func halfPrecisionWidensEveryPattern() {
     for bits in UInt16.min...UInt16.max {
       let expected = Float(Float16(bitPattern: bits))
