@@ -88,6 +88,9 @@ let package = Package(
     .testTarget(
       name: "AnalysesTests", dependencies: ["NormLens", "TestSupport"], swiftSettings: strict),
     .testTarget(
+      name: "NormLensTests", dependencies: ["NormLens", "TestSupport", orderedCollections],
+      swiftSettings: strict),
+    .testTarget(
       name: "CommandTests", dependencies: ["NormLens", "NormLensMain", "TestSupport"],
       exclude: ["Snapshots"], swiftSettings: strict),
   ],

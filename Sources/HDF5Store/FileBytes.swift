@@ -12,6 +12,14 @@ public enum FileBytes {
     return file.withBytes { Array($0) }
   }
 
+  /// The first bytes of the file at `path`, at most `count` of them.
+  ///
+  /// - Throws: `missing` or `unreadable`.
+  public static func prefix(_ path: String, count: Int) throws(HDF5Error) -> [UInt8] {
+    let file = try MappedFile(path: path)
+    return file.withBytes { Array($0.prefix(count)) }
+  }
+
   /// Writes `bytes` to `path`; the file appears complete, or not at all.
   ///
   /// - Throws: `cannotCreate` or `ioFailed`.

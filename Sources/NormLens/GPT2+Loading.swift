@@ -5,7 +5,8 @@ extension Checkpoint {
   /// Opens a model by path or bundled name.
   ///
   /// - Parameters:
-  ///   - source: a model file, a Hugging Face directory, or `mini`, `mini-vanilla`, `mini-lnfree`.
+  ///   - source: a model file; a Hugging Face directory, or the `model.safetensors`, its index or the
+  ///     Keras `tf_model.h5` in one; or `mini`, `mini-vanilla`, `mini-lnfree`.
   ///   - processing: what is done to the weights, in canonical order; see ``WeightProcessing``.
   ///     A checkpoint whose LayerNorms were removed loses what stands in their place in any case.
   ///   - verify: whether a model file's checksums are compared.
@@ -29,35 +30,23 @@ extension Checkpoint {
 
   /// Reads a source as it is.
   private static func read(_ source: String, verify: Bool) throws -> Checkpoint {
-    switch PathKind(source) {
-    case .directory: return try HuggingFaceDirectory.read(source)
-    case .file: return try ModelFile.read(source, verify: verify)
-    case .forbidden: throw ModelSourceError.unreadable(source)
-    case .missing: break
+    switch try ModelSource(source) {
+    case .modelFile(let path): try ModelFile.read(path, verify: verify)
+    case .huggingFace(let directory, let weights):
+      try HuggingFaceDirectory.read(directory, weights: weights)
     }
-    if BundledModels.names.contains(source) {
-      return try ModelFile.read(try BundledModels.path(source), verify: verify)
-    }
-    throw ModelSourceError.notFound(
-      name: source, suggestion: nearestText(to: source, among: BundledModels.names))
   }
 
   /// The files that opening `source` reads, those that do not exist among them.
-  package static func files(of source: String) -> [String] {
-    switch PathKind(source) {
-    case .directory: HuggingFaceDirectory.fileNames.map { "\(source)/\($0)" }
-    case .missing where BundledModels.names.contains(source):
-      (try? BundledModels.path(source)).map { [$0] } ?? []
-    default: [source]
-    }
-  }
+  package static func files(of source: String) -> [String] { ModelSource.files(of: source) }
 }
 
 extension GPT2 {
   /// Opens a model by path or bundled name.
   ///
   /// - Parameters:
-  ///   - source: a model file, a Hugging Face directory, or `mini`, `mini-vanilla`, `mini-lnfree`.
+  ///   - source: a model file; a Hugging Face directory, or the `model.safetensors`, its index or the
+  ///     Keras `tf_model.h5` in one; or `mini`, `mini-vanilla`, `mini-lnfree`.
   ///   - processing: what is done to the weights; see ``WeightProcessing``.
   ///   - verify: whether a model file's checksums are compared.
   /// - Returns: the model; a model file's weights stay in the mapped file.

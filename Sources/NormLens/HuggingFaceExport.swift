@@ -198,6 +198,8 @@ public enum HuggingFaceExport {
       $0.string.map { HuggingFaceConfig.activations[$0] == model.activation } ?? false
     }
     set("layer_norm_epsilon", .double(epsilon)) { $0.double == epsilon }
+    // Other names of it, which transformers does not look at.
+    for field in ["layer_norm_eps", "norm_epsilon", "norm_eps"] { members[field] = nil }
     set("scale_attn_weights", .bool(model.scaleAttnWeights))
     set("scale_attn_by_inverse_layer_idx", .bool(model.scaleAttnByInverseLayerIdx))
     set("tie_word_embeddings", .bool(model.tiedUnembed))

@@ -59,4 +59,9 @@ extension ModelSourceError {
       }
     return .unreadable(path: path, reason: reason)
   }
+
+  /// A link at `path` leads to nothing.
+  static func brokenLink(_ path: String) -> ModelSourceError {
+    .unreadable(path: path, reason: "it is a link to a file that does not exist; download that")
+  }
 }

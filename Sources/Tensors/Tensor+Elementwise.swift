@@ -114,14 +114,25 @@ extension Tensor {
     return result
   }
 
-  /// Whether every scalar is a finite number.
+  /// Whether every scalar is a finite number; large tensors are looked through on all threads.
   public var isFinite: Bool {
+    let piece = 1 << 18
+    let pieces = (count + piece - 1) / piece
+    var carries = [UInt32](repeating: 0, count: pieces)
     withUnsafeBufferPointer { source in
-      // A NaN or an infinity is the only thing that gives NaN when multiplied by zero.
-      var sum: Float = 0
-      for scalar in source { sum += scalar * 0 }
-      return sum == 0
+      carries.withUnsafeMutableBufferPointer { carries in
+        parallelChunks(pieces) { index in
+          // Adding one to an exponent of ones, that of NaN and the infinities, carries into the
+          // sign's place.
+          var carry: UInt32 = 0
+          for i in index * piece..<Swift.min((index + 1) * piece, source.count) {
+            carry |= (source[i].bitPattern & 0x7fff_ffff) &+ 0x0080_0000
+          }
+          carries[index] = carry
+        }
+      }
     }
+    return carries.allSatisfy { $0 & 0x8000_0000 == 0 }
   }
 
   @inline(__always)

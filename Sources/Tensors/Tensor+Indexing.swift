@@ -135,6 +135,33 @@ extension Tensor {
     return result
   }
 
+  /// The transposed matrix, copied: `[m, n]` → `[n, m]`.
+  ///
+  /// - Precondition: rank 2.
+  public func transposed() -> Tensor {
+    precondition(rank == 2, "Tensor: shape \(shape) cannot be transposed, expected a matrix")
+    let (m, n) = (shape[0], shape[1])
+    var result = Tensor(uninitialized: [n, m])
+    // Squares of 32: a cache line that is read is used up before it is lost.
+    let side = 32
+    withUnsafeBufferPointer { source in
+      result.withUnsafeMutableBufferPointer { target in
+        guard let from = source.baseAddress, let to = target.baseAddress else { return }
+        parallelRows((n + side - 1) / side, rowWork: side * m) { strips in
+          for strip in strips {
+            let columns = strip * side..<Swift.min((strip + 1) * side, n)
+            for top in stride(from: 0, to: m, by: side) {
+              for j in columns {
+                for i in top..<Swift.min(top + side, m) { to[j * m + i] = from[i * n + j] }
+              }
+            }
+          }
+        }
+      }
+    }
+    return result
+  }
+
   /// Axis 1's elements `indices`, copied: `[head, query_pos, key_pos]` → `[head, n, key_pos]`.
   ///
   /// - Precondition: rank 2 or more and every index within axis 1.
