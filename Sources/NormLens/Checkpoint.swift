@@ -22,6 +22,8 @@ public struct Checkpoint: Sendable {
   /// By how much each step of `identity.weightProcessing` has changed the logits; see
   /// ``ProcessingCheck``.
   public var processingChecks: [ProcessingCheck] = []
+  /// The steps of weight processing that were asked for and not carried out, each with the reason.
+  public var skippedProcessing: [String] = []
   /// A short run's logits that the file was written with, if there is one.
   public var reference: Reference?
 
@@ -91,11 +93,15 @@ public struct Checkpoint: Sendable {
     return texts
   }
 
+  /// The tokens of the short run that is kept with a file and that checks weight processing.
+  static func referenceTokens(_ config: GPT2Config) -> [Int] {
+    (0..<min(8, config.nCtx)).map { ($0 * 7919 + 11) % config.dVocab }
+  }
+
   /// The short run that is kept with a file.
   static func reference(_ model: GPT2) throws -> Reference {
     let vocabulary = model.config.dVocab
-    let length = min(8, model.config.nCtx)
-    let tokens = (0..<length).map { ($0 * 7919 + 11) % vocabulary }
+    let tokens = referenceTokens(model.config)
     let count = min(64, vocabulary)
     let ids = (0..<count).map { $0 * vocabulary / count }
     let logits = try model.run(batch: [tokens], logits: .last)[0]

@@ -44,6 +44,7 @@ public enum ModelFile {
     {
       reference = Checkpoint.Reference(tokens: tokens, ids: ids, logits: logits)
     }
+    let weightProcessing = try fields.json("weight_processing").array?.compactMap(\.string) ?? []
     return Checkpoint(
       config: config, tensors: archive.tensors, tokenizer: archive.tokenizer,
       specialTokens: Checkpoint.SpecialTokens(
@@ -51,8 +52,10 @@ public enum ModelFile {
       prependBOS: prepend,
       identity: GPT2.Identity(
         name: try fields.text("name"), weightsSHA256: try fields.text("weights_sha256"),
-        weightProcessing: try fields.json("weight_processing").array?.compactMap(\.string) ?? [],
+        weightProcessing: weightProcessing,
         source: try fields.text("source"), license: try fields.text("license")),
+      processingChecks: ProcessingCheck.read(
+        steps: weightProcessing, attributes: archive.attributes),
       reference: reference)
   }
 
@@ -81,32 +84,33 @@ public enum ModelFile {
     special["eos"] = checkpoint.specialTokens.eos.map { .integer($0) }
     let specialText = special.map { "\"\($0.key)\": \($0.value)" } + ["\"added\": []"]
     let processing = checkpoint.identity.weightProcessing.map { "\"\($0)\"" }
+    let attributes: OrderedDictionary<String, AttributeValue> = [
+      "name": .string(checkpoint.identity.name),
+      "architecture": .string("gpt2"),
+      "n_layers": .integer(config.nLayers),
+      "d_model": .integer(config.dModel),
+      "n_heads": .integer(config.nHeads),
+      "d_head": .integer(config.dHead),
+      "d_mlp": .integer(config.dMLP),
+      "n_ctx": .integer(config.nCtx),
+      "d_vocab": .integer(config.dVocab),
+      "activation": .string(config.activation.rawValue),
+      "normalization": .string(config.normalization.rawValue),
+      "layer_norm_epsilon": .number(config.layerNormEpsilon),
+      "scale_attn_weights": .integer(config.scaleAttnWeights ? 1 : 0),
+      "scale_attn_by_inverse_layer_idx": .integer(config.scaleAttnByInverseLayerIdx ? 1 : 0),
+      "tied_unembed": .integer(config.tiedUnembed ? 1 : 0),
+      "default_prepend_bos": .integer(checkpoint.prependBOS ? 1 : 0),
+      "special_tokens": .string("{\(specialText.joined(separator: ", "))}"),
+      "weight_processing": .string("[\(processing.joined(separator: ", "))]"),
+      "source": .string(checkpoint.identity.source),
+      "license": .string(checkpoint.identity.license),
+      "reference_tokens": .integers(reference.tokens),
+      "reference_ids": .integers(reference.ids),
+      "reference_logits": .numbers(reference.logits),
+    ]
     try ModelArchive.write(
-      attributes: [
-        "name": .string(checkpoint.identity.name),
-        "architecture": .string("gpt2"),
-        "n_layers": .integer(config.nLayers),
-        "d_model": .integer(config.dModel),
-        "n_heads": .integer(config.nHeads),
-        "d_head": .integer(config.dHead),
-        "d_mlp": .integer(config.dMLP),
-        "n_ctx": .integer(config.nCtx),
-        "d_vocab": .integer(config.dVocab),
-        "activation": .string(config.activation.rawValue),
-        "normalization": .string(config.normalization.rawValue),
-        "layer_norm_epsilon": .number(config.layerNormEpsilon),
-        "scale_attn_weights": .integer(config.scaleAttnWeights ? 1 : 0),
-        "scale_attn_by_inverse_layer_idx": .integer(config.scaleAttnByInverseLayerIdx ? 1 : 0),
-        "tied_unembed": .integer(config.tiedUnembed ? 1 : 0),
-        "default_prepend_bos": .integer(checkpoint.prependBOS ? 1 : 0),
-        "special_tokens": .string("{\(specialText.joined(separator: ", "))}"),
-        "weight_processing": .string("[\(processing.joined(separator: ", "))]"),
-        "source": .string(checkpoint.identity.source),
-        "license": .string(checkpoint.identity.license),
-        "reference_tokens": .integers(reference.tokens),
-        "reference_ids": .integers(reference.ids),
-        "reference_logits": .numbers(reference.logits),
-      ],
+      attributes: attributes.merging(checkpoint.processingAttributes) { $1 },
       tensors: checkpoint.tensors.map { (name: $0.key, tensor: $0.value) },
       tokenizer: checkpoint.tokenizer, to: path, dtype: dtype)
   }

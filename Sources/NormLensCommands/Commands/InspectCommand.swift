@@ -63,8 +63,9 @@ struct InspectCommand: ParsableCommand {
       text("normalization", config.normalization.rawValue),
       text(
         "normalization_found",
-        config.normalization == .layerNorm
-          ? "LayerNorm with epsilon \(config.layerNormEpsilon)"
+        config.normalization != .none
+          ? "\(config.normalization == .rmsNorm ? "RMSNorm" : "LayerNorm") with epsilon "
+            + "\(config.layerNormEpsilon)"
           : "none"
             + (folded
               ? ": the checkpoint's epsilon \(config.layerNormEpsilon) means that its "
