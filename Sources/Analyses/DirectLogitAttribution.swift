@@ -20,7 +20,7 @@ import Tensors
 ///
 ///     DE(c) = LN(r)·w − LN(r − c)·w
 ///
-/// Both are computed. Their gap, as a normalised mean absolute error over heads, is how wrong the
+/// Both are computed, for RMSNorm without the mean. Their gap, as a normalised mean absolute error over heads, is how wrong the
 /// frozen attribution is; without LayerNorm it is zero by construction of the model, not by an
 /// approximation.
 ///
@@ -216,8 +216,17 @@ public struct DirectLogitAttribution: Sendable {
         attributes: ["formula": .string(formula)])
     }
 
-    let frozen = "(c - mean(c))/scale(r) * gain . w, scale frozen"
-    let direct = "LN(r).w - LN(r - c).w, scale recomputed"
+    let (frozen, direct) =
+      switch config.normalization {
+      case .layerNorm:
+        (
+          "(c - mean(c))/scale(r) * gain . w, scale frozen",
+          "LN(r).w - LN(r - c).w, scale recomputed"
+        )
+      case .rmsNorm:
+        ("c/scale(r) * gain . w, scale frozen", "RMS(r).w - RMS(r - c).w, scale recomputed")
+      case .none: ("c . w", "r.w - (r - c).w")
+      }
     var variables = [
       variable(
         "contribution", ["prompt", "component"], table.contribution,

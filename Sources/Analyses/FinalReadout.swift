@@ -9,13 +9,15 @@ import Tensors
 ///
 /// for the components c of the stream r, w the unembedding direction, γ and β the final
 /// LayerNorm's. With u = (γ ⊙ w) − mean(γ ⊙ w) that is Σ_c c·u/σ(r) + bias: linear in c once the
-/// scale σ(r) is frozen. Without LayerNorm u = w, σ ≡ 1 and it is linear without freezing anything.
+/// scale σ(r) is frozen. RMSNorm does not centre: u = γ ⊙ w and σ(r) = √(mean r² + ε). Without a norm
+/// u = w, σ ≡ 1 and it is linear without freezing anything.
 struct FinalReadout {
   /// u, shape `[d_model]`.
   let direction: [Double]
   /// β·w + b_U.
   let bias: Double
-  private let epsilon: Double?
+  private let epsilon: Double
+  private let normalization: Normalization
 
   /// The readout of the logit of `answer`, less that of `wrong` if there is one.
   init(_ model: GPT2, answer: Int, wrong: Int?) {
@@ -34,12 +36,13 @@ struct FinalReadout {
         bias += Double(shift[i]) * w[i]
         w[i] *= Double(gain[i])
       }
+    }
+    if model.config.normalization == .layerNorm {
       let mean = w.reduce(0, +) / Double(w.count)
       for i in w.indices { w[i] -= mean }
-      epsilon = model.config.layerNormEpsilon
-    } else {
-      epsilon = nil
     }
+    normalization = model.config.normalization
+    epsilon = model.config.layerNormEpsilon
     direction = w
     self.bias = bias
   }
@@ -51,13 +54,13 @@ struct FinalReadout {
     return sum
   }
 
-  /// The scale that the final LayerNorm divides `stream` by; 1 without LayerNorm.
+  /// The scale that the final norm divides `stream` by; 1 without one.
   func scale(_ stream: Span<Float>) -> Double {
     scale(stream.count) { Double(stream[$0]) }
   }
 
   /// The direct effect of a component: what the target loses when it is taken out of the stream
-  /// and the final LayerNorm works with what is left.
+  /// and the final norm works with what is left.
   func directEffect(of component: Span<Float>, in stream: Span<Float>, scale: Double) -> Double {
     let whole = project(stream)
     let part = project(component)
@@ -66,10 +69,14 @@ struct FinalReadout {
   }
 
   private func scale(_ count: Int, _ value: (Int) -> Double) -> Double {
-    guard let epsilon else { return 1 }
     var mean = 0.0
-    for i in 0..<count { mean += value(i) }
-    mean /= Double(count)
+    switch normalization {
+    case .none: return 1
+    case .rmsNorm: break
+    case .layerNorm:
+      for i in 0..<count { mean += value(i) }
+      mean /= Double(count)
+    }
     var variance = 0.0
     for i in 0..<count {
       let deviation = value(i) - mean

@@ -13,7 +13,7 @@ public import Tensors
 /// - **frozen**: each stream is divided by the scale of the real final stream, so that the lens
 ///   logits of successive streams differ by exactly the attributions of what was added between.
 ///
-/// Without LayerNorm both are the same linear map. nostalgebraist 2020.
+/// RMSNorm is treated likewise. Without a norm both are the same linear map. nostalgebraist 2020.
 public struct LogitLens: Sendable {
   /// Whether the final stream's scale is used for all streams.
   public var frozenScale: Bool

@@ -54,6 +54,23 @@ NL_INLINE void normalize16(
   store_part(y, &v, count);
 }
 
+// Divides a row by its deviation from `mean`, then applies gain and bias; returns the deviation.
+NL_INLINE float norm_row(
+  ptrdiff_t d, const float *x, float mean, float eps, const float *gain, const float *bias,
+  float *y, float *normalized) {
+  const float deviation = sqrtf(row_sum(d, x, mean, 1) / (float)d + eps);
+  for (ptrdiff_t i = 0; i < d; i += LANES) {
+    float *plain = normalized ? normalized + i : NULL;
+    const float *g = gain ? gain + i : NULL, *b = bias ? bias + i : NULL;
+    if (i + LANES <= d) {
+      normalize16(LANES, x + i, mean, 1 / deviation, g, b, y + i, plain);
+    } else {
+      normalize16(d - i, x + i, mean, 1 / deviation, g, b, y + i, plain);
+    }
+  }
+  return deviation;
+}
+
 NL_CLONES void nl_layer_norm(
   ptrdiff_t rows, ptrdiff_t d, const float *x, float eps, const float *restrict gain,
   const float *restrict bias, float *y, float *restrict scale, float *restrict normalized) {
@@ -61,17 +78,19 @@ NL_CLONES void nl_layer_norm(
     // The mean of what is left after a first mean removes the rounding of a large common part.
     float mean = row_sum(d, x, 0, 0) / (float)d;
     mean += row_sum(d, x, mean, 0) / (float)d;
-    const float deviation = sqrtf(row_sum(d, x, mean, 1) / (float)d + eps);
+    float *plain = normalized ? normalized + r * d : NULL;
+    const float deviation = norm_row(d, x, mean, eps, gain, bias, y, plain);
     if (scale) scale[r] = deviation;
-    for (ptrdiff_t i = 0; i < d; i += LANES) {
-      float *plain = normalized ? normalized + r * d + i : NULL;
-      const float *g = gain ? gain + i : NULL, *b = bias ? bias + i : NULL;
-      if (i + LANES <= d) {
-        normalize16(LANES, x + i, mean, 1 / deviation, g, b, y + i, plain);
-      } else {
-        normalize16(d - i, x + i, mean, 1 / deviation, g, b, y + i, plain);
-      }
-    }
+  }
+}
+
+NL_CLONES void nl_rms_norm(
+  ptrdiff_t rows, ptrdiff_t d, const float *x, float eps, const float *restrict gain,
+  const float *restrict bias, float *y, float *restrict scale, float *restrict normalized) {
+  for (ptrdiff_t r = 0; r < rows; r++, x += d, y += d) {
+    float *plain = normalized ? normalized + r * d : NULL;
+    const float deviation = norm_row(d, x, 0, eps, gain, bias, y, plain);
+    if (scale) scale[r] = deviation;
   }
 }
 

@@ -115,14 +115,10 @@ extension ForwardPass {
       let stream = input.column(head)
       let x: Tensor
       if let fixedScale {
-        let normalized = stream.centeringRows().dividingRows(by: fixedScale)
-        x =
-          block.ln1.map { normalized.multiplyingRows($0.gain).addingToRows($0.bias) } ?? normalized
-      } else if let ln1 = block.ln1 {
-        x = layerNorm(
-          stream, epsilon: Float(config.layerNormEpsilon), gain: ln1.gain, bias: ln1.bias)
+        let normalized = self.normalized(stream, block.ln1, scale: fixedScale)
+        x = block.ln1?.affine(normalized) ?? normalized
       } else {
-        x = stream
+        x = block.ln1?(stream) ?? stream
       }
       let columns = part * d + head * dHead..<part * d + (head + 1) * dHead
       output.replaceColumn(

@@ -72,7 +72,7 @@ struct ForwardPass {
   mutating func unembed(_ stream: Tensor, rows: [Int]?) throws -> Tensor {
     let hooked = plan.uses([.lnFinalScale, .lnFinalNormalized, .unembedIn, .unembedOut])
     var stream = stream
-    // Only hooks need the final LayerNorm of rows whose logits nobody reads.
+    // Only hooks need the final norm of rows whose logits nobody reads.
     if let rows, !hooked { stream = stream.gatheringRows(rows) }
     var (x, _) = try normalize(stream, weights.lnFinal, nil, .lnFinalScale, .lnFinalNormalized)
     try hook(.unembedIn, &x)
@@ -85,35 +85,36 @@ struct ForwardPass {
 
   /// What a block reads of the stream.
   ///
-  /// With LayerNorm: `(x − mean)/scale ⊙ gain + bias`. Without: `x` itself, since gain, bias and
-  /// centring are folded into the weights that follow; `scale` is then 1 and `normalized` is
-  /// `x − mean`, computed only when asked for. `changedScale` is what interventions made of the
-  /// scale, nil where there were none.
+  /// With LayerNorm: `(x − mean)/scale ⊙ gain + bias`; with RMSNorm the same without the mean.
+  /// Without either: `x` itself, since gain, bias and centring are folded into the weights that
+  /// follow; `scale` is then 1 and `normalized` is `x − mean`, computed only when asked for.
+  /// `changedScale` is what interventions made of the scale, nil where there were none.
   mutating func normalize(
-    _ x: Tensor, _ ln: GPT2Weights.LayerNorm?, _ layer: Int?, _ scaleSite: Site,
+    _ x: Tensor, _ ln: GPT2Weights.Norm?, _ layer: Int?, _ scaleSite: Site,
     _ normalizedSite: Site
   ) throws -> (output: Tensor, changedScale: Tensor?) {
-    let epsilon = Float(config.layerNormEpsilon)
-    guard plan.uses([scaleSite, normalizedSite], layer) else {
-      guard let ln else { return (x, nil) }
-      return (layerNorm(x, epsilon: epsilon, gain: ln.gain, bias: ln.bias), nil)
-    }
+    guard plan.uses([scaleSite, normalizedSite], layer) else { return (ln?(x) ?? x, nil) }
 
-    let parts = ln.map { layerNormParts(x, epsilon: epsilon, gain: $0.gain, bias: $0.bias) }
+    let parts = ln?.parts(x)
     var scale = parts?.scale ?? Tensor(repeating: 1, shape: [x.shape[0], 1])
     try hook(scaleSite, layer, &scale)
     let scaleChanged = plan.changes([scaleSite], layer)
     var normalized =
       scaleChanged
-      ? x.centeringRows().dividingRows(by: scale) : parts?.normalized ?? x.centeringRows()
+      ? self.normalized(x, ln, scale: scale) : parts?.normalized ?? x.centeringRows()
     try hook(normalizedSite, layer, &normalized)
 
     let changedScale = scaleChanged ? scale : nil
     guard scaleChanged || plan.changes([normalizedSite], layer) else {
       return (parts?.output ?? x, nil)
     }
-    guard let ln else { return (normalized, changedScale) }
-    return (normalized.multiplyingRows(ln.gain).addingToRows(ln.bias), changedScale)
+    return (ln?.affine(normalized) ?? normalized, changedScale)
+  }
+
+  /// A norm's normalised input for scales that interventions gave. Without a norm, centred all the
+  /// same: the folded weights annihilate the mean.
+  func normalized(_ x: Tensor, _ ln: GPT2Weights.Norm?, scale: Tensor) -> Tensor {
+    ln?.normalized(x, scale: scale) ?? x.centeringRows().dividingRows(by: scale)
   }
 
   // MARK: hooks

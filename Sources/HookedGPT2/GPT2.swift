@@ -261,7 +261,7 @@ extension GPT2 {
   ///
   /// - Parameters:
   ///   - stream: shape `[rows, d_model]`.
-  ///   - other: the stream whose rows' scales the final LayerNorm divides by, of the same shape:
+  ///   - other: the stream whose rows' scales the final norm divides by, of the same shape:
   ///     `stream` itself for the model's own arithmetic, the real final stream to freeze its scale.
   /// - Returns: shape `[rows, d_vocab]`.
   /// - Precondition: the shapes agree.
@@ -270,14 +270,9 @@ extension GPT2 {
       stream.shape == other.shape, "unembed: shapes \(stream.shape) and \(other.shape)")
     var x = stream
     if let ln = weights.lnFinal {
-      let epsilon = Float(config.layerNormEpsilon)
-      if stream.sharesStorage(with: other) {
-        x = layerNorm(stream, epsilon: epsilon, gain: ln.gain, bias: ln.bias)
-      } else {
-        let scale = layerNormParts(other, epsilon: epsilon, gain: ln.gain, bias: ln.bias).scale
-        x = stream.centeringRows().dividingRows(by: scale)
-          .multiplyingRows(ln.gain).addingToRows(ln.bias)
-      }
+      x =
+        stream.sharesStorage(with: other)
+        ? ln(stream) : ln.affine(ln.normalized(stream, scale: ln.parts(other).scale))
     }
     return matmulTransposed(x, MatrixView(weights.W_U_transposed), bias: weights.b_U)
   }

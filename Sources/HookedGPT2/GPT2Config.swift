@@ -4,6 +4,9 @@ public import Tensors
 public enum Normalization: String, Sendable {
   /// LayerNorm: centre, divide by the row's own standard deviation, gain and bias.
   case layerNorm = "layernorm"
+  /// RMSNorm: divide by the root of the row's own mean square, gain and bias. On a stream of mean
+  /// zero it is LayerNorm.
+  case rmsNorm = "rmsnorm"
   /// None: the residual stream is read as it is. Checkpoints whose LayerNorms were removed keep a
   /// fixed affine map in their place; it is folded into the weights that follow.
   case none
@@ -27,7 +30,7 @@ public struct GPT2Config: Sendable, Equatable {
   public var activation: Activation
   /// What stands before each block.
   public var normalization: Normalization
-  /// ε under LayerNorm's square root.
+  /// ε under the norm's square root.
   public var layerNormEpsilon: Double
   /// Whether attention scores are divided by √d_head.
   public var scaleAttnWeights: Bool

@@ -5,18 +5,45 @@ public import Tensors
 /// Matrices are kept as the checkpoint has them and are usually mapped from its file; `W_Q` of one
 /// head is a view into the fused `c_attn`.
 public struct GPT2Weights: Sendable {
-  /// A LayerNorm's parameters.
-  public struct LayerNorm: Sendable {
+  /// A LayerNorm or RMSNorm.
+  public struct Norm: Sendable {
+    /// Which of the two.
+    public let normalization: RowNormalization
+    /// ε.
+    public let epsilon: Float
     /// γ, shape `[d_model]`.
     public let gain: Tensor
     /// β, shape `[d_model]`.
     public let bias: Tensor
+
+    /// The rows of `x`, normalised, with gain and bias: `[rows, d_model]` → `[rows, d_model]`.
+    func callAsFunction(_ x: Tensor) -> Tensor {
+      normalization(x, epsilon: epsilon, gain: gain, bias: bias)
+    }
+
+    /// The same together with scale and normalised input.
+    func parts(_ x: Tensor) -> RowNormalizationParts {
+      normalization.parts(x, epsilon: epsilon, gain: gain, bias: bias)
+    }
+
+    /// The normalised input for scales that are given, before gain and bias.
+    func normalized(_ x: Tensor, scale: Tensor) -> Tensor {
+      switch normalization {
+      case .layerNorm: x.centeringRows().dividingRows(by: scale)
+      case .rmsNorm: x.dividingRows(by: scale)
+      }
+    }
+
+    /// Gain and bias on a normalised input.
+    func affine(_ normalized: Tensor) -> Tensor {
+      normalized.multiplyingRows(gain).addingToRows(bias)
+    }
   }
 
   /// The parameters of one block.
   public struct Block: Sendable {
-    /// The LayerNorm before attention; nil without LayerNorm.
-    public let ln1: LayerNorm?
+    /// The norm before attention; nil without norms.
+    public let ln1: Norm?
     /// Queries, keys and values side by side, shape `[d_model, 3·d_model]`, heads within each.
     public let W_QKV: Tensor
     /// Their biases, shape `[3·d_model]`.
@@ -25,8 +52,8 @@ public struct GPT2Weights: Sendable {
     public let W_O: Tensor
     /// Its bias, shape `[d_model]`.
     public let b_O: Tensor
-    /// The LayerNorm before the MLP; nil without LayerNorm.
-    public let ln2: LayerNorm?
+    /// The norm before the MLP; nil without norms.
+    public let ln2: Norm?
     /// From the stream to the neurons, shape `[d_model, d_mlp]`.
     public let W_in: Tensor
     /// Its bias, shape `[d_mlp]`.
@@ -43,8 +70,8 @@ public struct GPT2Weights: Sendable {
   public let W_pos: Tensor
   /// The blocks.
   public let blocks: [Block]
-  /// The LayerNorm before the unembedding; nil without LayerNorm.
-  public let lnFinal: LayerNorm?
+  /// The norm before the unembedding; nil without norms.
+  public let lnFinal: Norm?
   /// The unembedding transposed, `W_Uᵀ`, shape `[d_vocab, d_model]`; `W_E` itself when tied.
   public let W_U_transposed: Tensor
   /// The unembedding's bias, shape `[d_vocab]`; nil where it is zero.
@@ -55,9 +82,14 @@ public struct GPT2Weights: Sendable {
   ///
   /// - Throws: `ModelError.missingTensor`, `.tensorShape`, `.unusedTensors`.
   public init(_ tensors: [String: Tensor], config: GPT2Config) throws(ModelError) {
-    var reader = Reader(tensors: tensors)
+    var reader = Reader(tensors: tensors, epsilon: Float(config.layerNormEpsilon))
     let (d, m) = (config.dModel, config.dMLP)
-    let normed = config.normalization == .layerNorm
+    let norm: RowNormalization? =
+      switch config.normalization {
+      case .layerNorm: .layerNorm
+      case .rmsNorm: .rmsNorm
+      case .none: nil
+      }
 
     W_E = try reader.take("wte.weight", [config.dVocab, d])
     W_pos = try reader.take("wpe.weight", [config.nCtx, d])
@@ -66,19 +98,19 @@ public struct GPT2Weights: Sendable {
       let h = "h.\(layer)"
       blocks.append(
         Block(
-          ln1: normed ? try reader.takeLayerNorm("\(h).ln_1", d) : nil,
+          ln1: try reader.take(norm, "\(h).ln_1", d),
           W_QKV: try reader.take("\(h).attn.c_attn.weight", [d, 3 * d]),
           b_QKV: try reader.take("\(h).attn.c_attn.bias", [3 * d]),
           W_O: try reader.take("\(h).attn.c_proj.weight", [d, d]),
           b_O: try reader.take("\(h).attn.c_proj.bias", [d]),
-          ln2: normed ? try reader.takeLayerNorm("\(h).ln_2", d) : nil,
+          ln2: try reader.take(norm, "\(h).ln_2", d),
           W_in: try reader.take("\(h).mlp.c_fc.weight", [d, m]),
           b_in: try reader.take("\(h).mlp.c_fc.bias", [m]),
           W_out: try reader.take("\(h).mlp.c_proj.weight", [m, d]),
           b_out: try reader.take("\(h).mlp.c_proj.bias", [d])))
     }
     self.blocks = blocks
-    lnFinal = normed ? try reader.takeLayerNorm("ln_f", d) : nil
+    lnFinal = try reader.take(norm, "ln_f", d)
     if config.tiedUnembed {
       W_U_transposed = W_E
       b_U = nil
@@ -112,6 +144,7 @@ public struct GPT2Weights: Sendable {
   /// Takes tensors out of a dictionary until none is left.
   private struct Reader {
     var tensors: [String: Tensor]
+    let epsilon: Float
 
     mutating func take(_ name: String, _ shape: [Int]) throws(ModelError) -> Tensor {
       guard let tensor = try takeIfPresent(name, shape) else {
@@ -128,8 +161,13 @@ public struct GPT2Weights: Sendable {
       return tensor
     }
 
-    mutating func takeLayerNorm(_ name: String, _ d: Int) throws(ModelError) -> LayerNorm {
-      LayerNorm(gain: try take("\(name).weight", [d]), bias: try take("\(name).bias", [d]))
+    mutating func take(
+      _ normalization: RowNormalization?, _ name: String, _ d: Int
+    ) throws(ModelError) -> Norm? {
+      guard let normalization else { return nil }
+      return Norm(
+        normalization: normalization, epsilon: epsilon,
+        gain: try take("\(name).weight", [d]), bias: try take("\(name).bias", [d]))
     }
 
     func finish() throws(ModelError) {

@@ -242,9 +242,9 @@ extension HookFilter {
   public static func mlpPre(_ layers: LayerSelection) -> Self { Self(.mlpPre, layers: layers) }
   /// Neurons after the non-linearity.
   public static func mlpPost(_ layers: LayerSelection) -> Self { Self(.mlpPost, layers: layers) }
-  /// The final LayerNorm's scale.
+  /// The final norm's scale.
   public static let lnFinalScale = HookFilter(.lnFinalScale)
-  /// The final LayerNorm's normalised input.
+  /// The final norm's normalised input.
   public static let lnFinalNormalized = HookFilter(.lnFinalNormalized)
   /// What the unembedding reads.
   public static let unembedIn = HookFilter(.unembedIn)

@@ -59,7 +59,7 @@ public enum Site: String, CaseIterable, Hashable, Sendable {
   case kInput = "k_input"
   /// The stream as each head's value reads it, before ln1, shape `[pos, head, d_model]`; optional.
   case vInput = "v_input"
-  /// ln1's `√(var + ε)`, shape `[pos, 1]`; 1 without LayerNorm.
+  /// ln1's `√(var + ε)`, RMSNorm's `√(mean x² + ε)`, shape `[pos, 1]`; 1 without norms.
   case ln1Scale = "ln1_scale"
   /// ln1's `(x − mean)/scale` before gain and bias, shape `[pos, d_model]`.
   case ln1Normalized = "ln1_normalized"
@@ -83,7 +83,7 @@ public enum Site: String, CaseIterable, Hashable, Sendable {
   case residMid = "resid_mid"
   /// The stream as the MLP reads it, before ln2, shape `[pos, d_model]`; optional.
   case mlpIn = "mlp_in"
-  /// ln2's `√(var + ε)`, shape `[pos, 1]`; 1 without LayerNorm.
+  /// ln2's, likewise.
   case ln2Scale = "ln2_scale"
   /// ln2's `(x − mean)/scale` before gain and bias, shape `[pos, d_model]`.
   case ln2Normalized = "ln2_normalized"
@@ -96,7 +96,7 @@ public enum Site: String, CaseIterable, Hashable, Sendable {
   /// The residual stream after the block, shape `[pos, d_model]`.
   case residPost = "resid_post"
 
-  /// ln_final's `√(var + ε)`, shape `[pos, 1]`; 1 without LayerNorm.
+  /// ln_final's, likewise.
   case lnFinalScale = "ln_final_scale"
   /// ln_final's `(x − mean)/scale` before gain and bias, shape `[pos, d_model]`.
   case lnFinalNormalized = "ln_final_normalized"

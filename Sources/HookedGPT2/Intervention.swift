@@ -107,7 +107,7 @@ public struct Intervention: Sendable {
     return Intervention(target.at(.at(positions)), operation, prompt: prompt)
   }
 
-  /// Keeps every LayerNorm's scale at what it was in the run that `cache` recorded.
+  /// Keeps every LayerNorm's or RMSNorm's scale at what it was in the run that `cache` recorded.
   ///
   /// - Throws: `ModelError.notRecorded` where `cache` lacks a scale.
   public static func freezeLayerNorm(_ cache: ActivationCache) throws(ModelError) -> [Intervention]

@@ -22,6 +22,8 @@ public struct Checkpoint: Sendable {
   /// By how much each step of `identity.weightProcessing` has changed the logits; see
   /// ``ProcessingCheck``.
   public var processingChecks: [ProcessingCheck] = []
+  /// The steps of weight processing that were asked for and not carried out, each with the reason.
+  public var skippedProcessing: [String] = []
   /// A short run's logits that the file was written with, if there is one.
   public var reference: Reference?
 
@@ -92,14 +94,14 @@ public struct Checkpoint: Sendable {
   }
 
   /// The tokens of the short run by which models are compared.
-  static func shortRun(_ config: GPT2Config) -> [Int] {
+  static func referenceTokens(_ config: GPT2Config) -> [Int] {
     (0..<min(8, config.nCtx)).map { ($0 * 7919 + 11) % config.dVocab }
   }
 
   /// The short run that is kept with a file.
   static func reference(_ model: GPT2) throws -> Reference {
     let vocabulary = model.config.dVocab
-    let tokens = shortRun(model.config)
+    let tokens = referenceTokens(model.config)
     let count = min(64, vocabulary)
     let ids = (0..<count).map { $0 * vocabulary / count }
     let logits = try model.run(batch: [tokens], logits: .last)[0]
@@ -108,7 +110,7 @@ public struct Checkpoint: Sendable {
 
   /// The largest difference between the logits of two models of one configuration, over a short run.
   package static func difference(_ first: GPT2, _ second: GPT2) throws -> Double {
-    let tokens = [shortRun(first.config)]
+    let tokens = [referenceTokens(first.config)]
     let (a, b) = (try first.run(batch: tokens)[0], try second.run(batch: tokens)[0])
     return Double((a - b).maximumMagnitude)
   }

@@ -60,6 +60,9 @@ public enum HuggingFaceExport {
         for (name, tensor) in checkpoint.tensors where !name.hasPrefix("unembed.") {
           tensors["transformer.\(name)"] = tensor
         }
+      case .rmsNorm:
+        throw ModelSourceError.inexpressible(
+          format: "GPT2LMHeadModel", problem: "it has no RMSNorm; convert the model before 'rmsnorm'")
       case .none:
         guard type != .F16 else {
           throw ModelSourceError.inexpressible(

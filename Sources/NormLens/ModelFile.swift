@@ -44,6 +44,7 @@ public enum ModelFile {
     {
       reference = Checkpoint.Reference(tokens: tokens, ids: ids, logits: logits)
     }
+    let weightProcessing = try fields.json("weight_processing").array?.compactMap(\.string) ?? []
     return Checkpoint(
       config: config, tensors: archive.tensors, tokenizer: archive.tokenizer,
       specialTokens: Checkpoint.SpecialTokens(
@@ -51,10 +52,12 @@ public enum ModelFile {
       prependBOS: prepend,
       identity: GPT2.Identity(
         name: try fields.text("name"), weightsSHA256: try fields.text("weights_sha256"),
-        weightProcessing: try fields.json("weight_processing").array?.compactMap(\.string) ?? [],
+        weightProcessing: weightProcessing,
         source: try fields.text("source"), license: try fields.text("license")),
       publishedConfig: archive[attribute: "published_config"] == nil
         ? nil : try fields.json("published_config"),
+      processingChecks: ProcessingCheck.read(
+        steps: weightProcessing, attributes: archive.attributes),
       reference: reference)
   }
 
@@ -110,7 +113,7 @@ public enum ModelFile {
     ]
     attributes["published_config"] = checkpoint.publishedConfig.map { .string($0.text) }
     try ModelArchive.write(
-      attributes: attributes,
+      attributes: attributes.merging(checkpoint.processingAttributes) { $1 },
       tensors: checkpoint.tensors.map { (name: $0.key, tensor: $0.value) },
       tokenizer: checkpoint.tokenizer, to: path, dtype: dtype)
   }

@@ -31,71 +31,83 @@ public enum Activation: String, Sendable, CaseIterable {
   }
 }
 
-/// What a layer normalisation computes on its way.
-public struct LayerNormParts: Sendable {
-  /// `normalized ⊙ gain + bias`, the input's shape.
-  public var output: Tensor
-  /// `√(var + ε)` of each row, shape `[rows, 1]`.
-  public var scale: Tensor
-  /// `(x − mean) / scale`, the input's shape.
-  public var normalized: Tensor
-}
+/// A normalisation of rows, with gain and bias.
+public enum RowNormalization: Sendable {
+  /// `(x − mean(x)) / √(var(x) + ε) ⊙ gain + bias`, with the biased variance.
+  case layerNorm
+  /// `x / √(mean(x²) + ε) ⊙ gain + bias`.
+  case rmsNorm
 
-/// Layer normalisation of each row: `(x − mean(x)) / √(var(x) + ε) ⊙ gain + bias`, with the biased
-/// variance.
-///
-/// - Parameters:
-///   - x: shape `[rows, d]`.
-///   - epsilon: ε.
-///   - gain: shape `[d]`.
-///   - bias: shape `[d]`.
-/// - Returns: shape `[rows, d]`.
-/// - Precondition: `gain` and `bias` have `d` scalars.
-public func layerNorm(_ x: Tensor, epsilon: Float, gain: Tensor, bias: Tensor) -> Tensor {
-  layerNorm(x, epsilon: epsilon, gain: gain, bias: bias, keepParts: false).output
-}
+  /// The normalisation of each row.
+  ///
+  /// - Parameters:
+  ///   - x: shape `[rows, d]`.
+  ///   - epsilon: ε.
+  ///   - gain: shape `[d]`.
+  ///   - bias: shape `[d]`.
+  /// - Returns: shape `[rows, d]`.
+  /// - Precondition: `gain` and `bias` have `d` scalars.
+  public func callAsFunction(
+    _ x: Tensor, epsilon: Float, gain: Tensor, bias: Tensor
+  ) -> Tensor {
+    compute(x, epsilon, gain, bias, keepParts: false).output
+  }
 
-/// Layer normalisation together with its scale and its normalised input.
-///
-/// Shapes as for `layerNorm(_:epsilon:gain:bias:)`.
-public func layerNormParts(
-  _ x: Tensor, epsilon: Float, gain: Tensor, bias: Tensor
-) -> LayerNormParts {
-  layerNorm(x, epsilon: epsilon, gain: gain, bias: bias, keepParts: true)
-}
+  /// The normalisation together with its scale and its normalised input; shapes as above.
+  public func parts(
+    _ x: Tensor, epsilon: Float, gain: Tensor, bias: Tensor
+  ) -> RowNormalizationParts {
+    compute(x, epsilon, gain, bias, keepParts: true)
+  }
 
-private func layerNorm(
-  _ x: Tensor, epsilon: Float, gain: Tensor, bias: Tensor, keepParts: Bool
-) -> LayerNormParts {
-  let (rows, d) = (x.shape[0], x.rowCount)
-  precondition(
-    gain.count == d && bias.count == d,
-    "layerNorm: x has shape \(x.shape), gain \(gain.shape), bias \(bias.shape)")
-  var output = Tensor(uninitialized: x.shape)
-  var scale = Tensor(uninitialized: [keepParts ? rows : 0, 1])
-  var normalized = Tensor(uninitialized: keepParts ? x.shape : [0])
-  x.withUnsafeBufferPointer { xs in
-    gain.withUnsafeBufferPointer { gains in
-      bias.withUnsafeBufferPointer { biases in
-        output.withUnsafeMutableBufferPointer { ys in
-          scale.withUnsafeMutableBufferPointer { scales in
-            normalized.withUnsafeMutableBufferPointer { normals in
-              guard let x = xs.baseAddress, let y = ys.baseAddress else { return }
-              parallelRows(rows, rowWork: d) { range in
-                let first = range.lowerBound
-                nl_layer_norm(
-                  range.count, d, x + first * d, epsilon, gains.baseAddress, biases.baseAddress,
-                  y + first * d,
-                  keepParts ? scales.baseAddress.map { $0 + first } : nil,
-                  keepParts ? normals.baseAddress.map { $0 + first * d } : nil)
+  private func compute(
+    _ x: Tensor, _ epsilon: Float, _ gain: Tensor, _ bias: Tensor, keepParts: Bool
+  ) -> RowNormalizationParts {
+    let (rows, d) = (x.shape[0], x.rowCount)
+    precondition(
+      gain.count == d && bias.count == d,
+      "\(self): x has shape \(x.shape), gain \(gain.shape), bias \(bias.shape)")
+    let kernel =
+      switch self {
+      case .layerNorm: nl_layer_norm
+      case .rmsNorm: nl_rms_norm
+      }
+    var output = Tensor(uninitialized: x.shape)
+    var scale = Tensor(uninitialized: [keepParts ? rows : 0, 1])
+    var normalized = Tensor(uninitialized: keepParts ? x.shape : [0])
+    x.withUnsafeBufferPointer { xs in
+      gain.withUnsafeBufferPointer { gains in
+        bias.withUnsafeBufferPointer { biases in
+          output.withUnsafeMutableBufferPointer { ys in
+            scale.withUnsafeMutableBufferPointer { scales in
+              normalized.withUnsafeMutableBufferPointer { normals in
+                guard let x = xs.baseAddress, let y = ys.baseAddress else { return }
+                parallelRows(rows, rowWork: d) { range in
+                  let first = range.lowerBound
+                  kernel(
+                    range.count, d, x + first * d, epsilon, gains.baseAddress,
+                    biases.baseAddress, y + first * d,
+                    keepParts ? scales.baseAddress.map { $0 + first } : nil,
+                    keepParts ? normals.baseAddress.map { $0 + first * d } : nil)
+                }
               }
             }
           }
         }
       }
     }
+    return RowNormalizationParts(output: output, scale: scale, normalized: normalized)
   }
-  return LayerNormParts(output: output, scale: scale, normalized: normalized)
+}
+
+/// What a normalisation of rows computes on its way.
+public struct RowNormalizationParts: Sendable {
+  /// `normalized ⊙ gain + bias`, the input's shape.
+  public var output: Tensor
+  /// What each row is divided by, shape `[rows, 1]`.
+  public var scale: Tensor
+  /// The input (centred by LayerNorm) divided by the scale, the input's shape.
+  public var normalized: Tensor
 }
 
 /// The softmax of each row; a row whose entries are all −∞ gives zeros.

@@ -559,7 +559,7 @@ def direct_logit_attribution(model, run, answer, wrong):
         """x as the token direction sees it through a final LN of this scale, without LN's bias."""
         if model.is_ln_free:
             return x @ direction
-        return ((x - x.mean(-1, keepdim=True)) / scale * final.gain) @ direction
+        return (model.centered(x) / scale * final.gain) @ direction
 
     def attribution(c):
         return read(c, scale)

@@ -125,7 +125,7 @@ class Config:
     d_vocab: int
     activation: str  # "gelu_new", "gelu" or "relu"
     epsilon: float
-    normalization: str  # "layernorm" or "none"
+    normalization: str  # "layernorm", "rmsnorm" or "none"
     scale_attn_weights: bool
     scale_attn_by_inverse_layer_idx: bool
 
@@ -265,12 +265,17 @@ class ReferenceGPT2:
         """What x is divided by: [..., 1]."""
         if self.is_ln_free:
             return torch.ones_like(x[..., :1])
-        return (x.var(dim=-1, unbiased=False, keepdim=True) + self.config.epsilon).sqrt()
+        x = self.centered(x)
+        return ((x * x).mean(dim=-1, keepdim=True) + self.config.epsilon).sqrt()
 
     def norm(self, x, norm, scale=None):
         """LN(x), or with a frozen `scale` if one is given; x - mean x in an LN-free model."""
         scale = self.scale(x) if scale is None else scale
-        return self._gain_and_bias((x - x.mean(dim=-1, keepdim=True)) / scale, norm)
+        return self._gain_and_bias(self.centered(x) / scale, norm)
+
+    def centered(self, x):
+        """x less its mean; RMSNorm leaves the mean where it is."""
+        return x if self.config.normalization == "rmsnorm" else x - x.mean(dim=-1, keepdim=True)
 
     def _hooked_norm(self, x, norm, path, hook):
         """What the next matrix reads.
@@ -280,7 +285,7 @@ class ReferenceGPT2:
         """
         scale = self.scale(x)
         edited_scale = hook(f"{path}.hook_scale", scale)
-        normalized = (x - x.mean(dim=-1, keepdim=True)) / edited_scale
+        normalized = self.centered(x) / edited_scale
         edited = hook(f"{path}.hook_normalized", normalized)
         if self.is_ln_free and edited_scale is scale and edited is normalized:
             return x

@@ -199,6 +199,41 @@ import Testing
     #expect(x == normalized)
   }
 
+  @Test(arguments: [1, 2, 15, 16, 17, 48, 100, 768, 1023])
+  func rmsNorm(d: Int) {
+    let rows = 4
+    let eps: Float = 1e-5
+    var x = Self.numbers(rows * d, seed: 5)
+    for i in 0..<d { x[d + i] += 300 }
+    x[2 * d + d / 2] = 3000
+    let gain = Self.numbers(d, seed: 6)
+    let bias = Self.numbers(d, seed: 7)
+    var expected: (y: [Double], plain: [Double], scale: [Double]) = ([], [], [])
+    for r in 0..<rows {
+      let row = x[r * d..<(r + 1) * d].map(Double.init)
+      let square = row.reduce(0) { $0 + $1 * $1 } / Double(d)
+      expected.scale.append((square + Double(eps)).squareRoot())
+      for i in 0..<d {
+        expected.plain.append(row[i] / expected.scale[r])
+        expected.y.append(row[i] / expected.scale[r] * Double(gain[i]) + Double(bias[i]))
+      }
+    }
+    var y = [Float](repeating: 0, count: rows * d)
+    var scale = [Float](repeating: 0, count: rows)
+    var normalized = y
+    nl_rms_norm(rows, d, x, eps, gain, bias, &y, &scale, &normalized)
+    let tolerance: (Int) -> Double = { 1 + abs(expected.plain[$0]) }
+    let largest = (
+      Self.difference(y, expected.y, scale: tolerance),
+      Self.difference(normalized, expected.plain, scale: tolerance),
+      Self.difference(scale, expected.scale) { expected.scale[$0] }
+    )
+    print("RMS norm d \(d): y \(largest.0) normalized \(largest.1) scale \(largest.2)")
+    #expect(largest.0 < 1e-6 && largest.1 < 1e-6 && largest.2 < 1e-6)
+    nl_rms_norm(rows, d, x, eps, nil, nil, &x, nil, nil)
+    #expect(x == normalized)
+  }
+
   @Test func layerNormKeepsHostileRowsApart() {
     let d = 20
     var x = Self.numbers(3 * d)

@@ -165,8 +165,8 @@ import Testing
   @Test func layerNormParts() {
     let x = Self.random([5, 33], seed: 14) * 4
     let (gain, bias) = (Self.random([33], seed: 15), Self.random([33], seed: 16))
-    let parts = Tensors.layerNormParts(x, epsilon: 1e-5, gain: gain, bias: bias)
-    let plain = layerNorm(x, epsilon: 1e-5, gain: gain, bias: bias)
+    let parts = RowNormalization.layerNorm.parts(x, epsilon: 1e-5, gain: gain, bias: bias)
+    let plain = RowNormalization.layerNorm(x, epsilon: 1e-5, gain: gain, bias: bias)
     #expect(plain.scalars == parts.output.scalars)
     let again = x.centeringRows().dividingRows(by: parts.scale)
     #expect((again - parts.normalized).maximumMagnitude < 1e-6)

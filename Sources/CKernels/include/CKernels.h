@@ -44,6 +44,11 @@ void nl_layer_norm(
   ptrdiff_t rows, ptrdiff_t d, const float *x, float eps, const float *restrict gain,
   const float *restrict bias, float *y, float *restrict scale, float *restrict normalized);
 
+// Likewise without centring: scale = sqrt(mean(x^2) + eps), normalized = x / scale.
+void nl_rms_norm(
+  ptrdiff_t rows, ptrdiff_t d, const float *x, float eps, const float *restrict gain,
+  const float *restrict bias, float *y, float *restrict scale, float *restrict normalized);
+
 // out[rows, columns] = softmax(scale * in[rows, columns]) with scale > 0. If `causal`, row r sees
 // the columns 0 ... first_valid + r and is 0 in the others, whose inputs are not read. An input of
 // -inf has weight 0; a row without any other input is 0 everywhere. `out` may be `in`.

@@ -107,6 +107,7 @@ private struct ModelCard {
     let config = checkpoint.config
     switch config.normalization {
     case .layerNorm: return "LayerNorm with epsilon \(config.layerNormEpsilon)"
+    case .rmsNorm: return "RMSNorm with epsilon \(config.layerNormEpsilon)"
     case .none:
       return checkpoint.identity.weightProcessing.contains("fold_affine_norms")
         ? "none: the checkpoint's epsilon \(config.layerNormEpsilon) means that its LayerNorms were "

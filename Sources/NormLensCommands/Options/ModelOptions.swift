@@ -20,14 +20,16 @@ struct ModelOptions: ParsableArguments {
 
   /// Opens the model.
   func load() throws -> GPT2 {
-    compute.apply()
-    return try GPT2.load(model, processing: try processing.steps, verify: !noVerify)
+    try open().model()
   }
 
   /// Opens the model's file without making a model of it.
   func open() throws -> Checkpoint {
     compute.apply()
-    return try Checkpoint.open(model, processing: try processing.steps, verify: !noVerify)
+    let checkpoint = try Checkpoint.open(
+      model, processing: try processing.steps, verify: !noVerify)
+    for skipped in checkpoint.skippedProcessing { Terminal.note("--process: skipped \(skipped)") }
+    return checkpoint
   }
 }
 
@@ -36,8 +38,10 @@ struct ProcessingOptions: ParsableArguments {
   @Option(
     name: .customLong("process"),
     help: ArgumentHelp(
-      "Process the weights: \(WeightProcessing.choices.joined(separator: ", ")), or transformerlens "
-        + "for TransformerLens' four; comma-separated.", valueName: "steps"))
+      "Process the weights, predictions staying as they are: "
+        + WeightProcessing.choices.joined(separator: ", ") + ", comma-separated; transformerlens "
+        + "stands for \(WeightProcessing.transformerLens.map(\.rawValue).joined(separator: ", ")).",
+      valueName: "steps"))
   var process: String?
 
   /// The steps in canonical order.
