@@ -8,7 +8,7 @@ import Tensors
 /// `vocab.json`, `merges.txt`.
 enum HuggingFaceDirectory {
   /// What is read of a directory.
-  static let fileNames = ["config.json", "model.safetensors", "vocab.json", "merges.txt"]
+  static let fileNames = ["config.json", "model.safetensors"] + HuggingFaceTokenizer.fileNames
 
   static func read(_ directory: String) throws -> Checkpoint {
     let configPath = "\(directory)/config.json"
@@ -19,13 +19,14 @@ enum HuggingFaceDirectory {
     let file = HuggingFaceConfig(path: configPath, json: try JSONScanner.parseFile(configPath))
     let config = try file.config()
     let tensors = try readTensors(directory, config: config)
-    let special = Checkpoint.SpecialTokens(
+    var special = Checkpoint.SpecialTokens(
       bos: try file.token("bos_token_id", vocabulary: config.dVocab),
       eos: try file.token("eos_token_id", vocabulary: config.dVocab))
-    let payload = try HuggingFaceTokenizer.read(directory, special)
+    let payload = try HuggingFaceTokenizer.read(directory, &special)
     if let payload, payload.tokenCount != config.dVocab {
       throw ModelSourceError.field(
-        path: configPath, field: "vocab_size", expected: "\(payload.tokenCount), as vocab.json has",
+        path: configPath, field: "vocab_size",
+        expected: "\(payload.tokenCount), as the tokenizer has",
         found: "\(config.dVocab)")
     }
     let name = URL(fileURLWithPath: directory).standardizedFileURL.lastPathComponent
