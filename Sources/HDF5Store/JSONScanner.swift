@@ -16,6 +16,8 @@ public struct JSONScanner {
   private let count: Int
   private var position = 0
   private var depth = 0
+  /// The most bytes of one string, decoded.
+  public var stringLimit = Int.max
   /// The decoded bytes of the string read last, reused.
   private var scratch: [UInt8] = []
 
@@ -130,11 +132,14 @@ public struct JSONScanner {
   }
 
   /// Reads an object; `member` is called after each key and must read its value.
+  ///
+  /// - Parameter distinct: whether a key that occurs twice is an error. A caller that finds such
+  ///   keys itself saves the memory for them.
   public mutating func object(
-    _ member: (inout JSONScanner, String) throws(JSONError) -> Void
+    distinct: Bool = true, _ member: (inout JSONScanner, String) throws(JSONError) -> Void
   ) throws(JSONError) {
     try enter("{", "an object")
-    var keys = JSONKeys()
+    var keys: JSONKeys? = distinct ? JSONKeys() : nil
     var isFirst = true
     while try element(before: "}", isFirst: &isFirst, expected: "a key or '}'") {
       let start = position
@@ -252,7 +257,7 @@ public struct JSONScanner {
     _ body: (Span<UInt8>, Int) -> Void
   ) throws(JSONError) {
     try enter("{", "an object")
-    var keys = JSONKeys()
+    var keys: JSONKeys? = JSONKeys()
     var isFirst = true
     var name: [UInt8] = []
     while try element(before: "}", isFirst: &isFirst, expected: "a key or '}'") {
@@ -263,6 +268,14 @@ public struct JSONScanner {
       let value = try integer()
       body(name.span, value)
     }
+  }
+
+  /// The byte that the next value starts with; nil at the end of the text.
+  public var upcoming: UInt8? { mutating get { next() } }
+
+  /// What a caller throws that reads something else than it expects: an error at this place.
+  public func fault(expected: String, found: String) -> JSONError {
+    .unexpected(at: place(position), expected: expected, found: found)
   }
 
   // MARK: Structure
@@ -302,9 +315,9 @@ public struct JSONScanner {
   }
 
   /// Reads a key and its colon; the key is in `scratch`.
-  private mutating func key(into keys: inout JSONKeys, start: Int) throws(JSONError) {
+  private mutating func key(into keys: inout JSONKeys?, start: Int) throws(JSONError) {
     try stringBytes("a key")
-    guard keys.insert(scratch) else {
+    guard keys?.insert(scratch) ?? true else {
       throw .duplicateKey(at: place(start), key: String(decoding: scratch, as: UTF8.self))
     }
     guard next() == UInt8(ascii: ":") else { throw unexpected("':'") }
@@ -338,6 +351,10 @@ public struct JSONScanner {
         let byte = base[position]
         if byte < 0x20 || byte >= 0x80 || byte == 0x22 || byte == 0x5c { break }
         position += 1
+      }
+      guard scratch.count + position - runStart <= stringLimit else {
+        throw .unexpected(
+          at: place(start), expected: "text of at most \(stringLimit) bytes", found: "longer text")
       }
       if position > runStart {
         scratch.append(contentsOf: UnsafeBufferPointer(rebasing: buffer[runStart..<position]))

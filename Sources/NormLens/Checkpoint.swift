@@ -53,7 +53,7 @@ public struct Checkpoint: Sendable {
   public func model() throws(ModelError) -> GPT2 {
     let weights = try GPT2Weights(
       Dictionary(uniqueKeysWithValues: tensors.map { ($0.key, $0.value) }), config: config)
-    let (payload, special) = (tokenizer, specialTokens)
+    let (payload, special, idCount) = (tokenizer, specialTokens, config.dVocab)
     return GPT2(
       config: config, weights: weights, identity: identity,
       defaultPrependBOS: prependBOS && special.bos != nil
@@ -61,18 +61,19 @@ public struct Checkpoint: Sendable {
       guard let payload else { throw ModelError.noTokenizer }
       let tables = TokenizerTables(
         tokenBytes: payload.tokenBytes, tokenOffsets: payload.tokenOffsets.map { Int32($0) },
-        mergePairs: payload.mergePairs, special: Checkpoint.specialTexts(payload, special))
-      return try Tokenizer(tables: tables, bos: special.bos, eos: special.eos)
+        mergePairs: payload.mergePairs, special: try Checkpoint.specialTexts(payload, special))
+      return try Tokenizer(
+        tables: tables, bos: special.bos, eos: special.eos, idCount: idCount)
     }
   }
 
   /// The special tokens' texts, which are found in a text before it is cut.
   ///
-  /// A token that a text is cut into anyway, a byte's or one that a merge makes, is not among them:
-  /// special, it would tear words that it begins or leave its byte without a token.
+  /// BOS or EOS that a text is cut into anyway, a byte's token or one that a merge makes, is not among
+  /// them unless it is an added token: special, it would tear words that it begins.
   private static func specialTexts(
     _ payload: TokenizerPayload, _ special: SpecialTokens
-  ) -> [String: Int] {
+  ) throws(TokenizerError) -> [String: Int] {
     let (all, offsets, pairs) = (payload.tokenBytes, payload.tokenOffsets, payload.mergePairs)
     // Tables that contradict themselves are refused once a tokenizer is made of them.
     func bytes(_ id: Int) -> ArraySlice<UInt8> {
@@ -81,14 +82,20 @@ public struct Checkpoint: Sendable {
       else { return [] }
       return all[offsets[id]..<offsets[id + 1]]
     }
-    var texts: [String: Int] = [:]
-    for id in Set([special.bos, special.eos].compactMap({ $0 }) + special.added) {
-      let token = bytes(id)
-      let isMerged = stride(from: 1, to: pairs.count, by: 2).contains { right in
+    func isCutAnyway(_ token: ArraySlice<UInt8>) -> Bool {
+      if token.count <= 1 { return true }
+      return stride(from: 1, to: pairs.count, by: 2).contains { right in
         let (left, right) = (bytes(Int(pairs[right - 1])), bytes(Int(pairs[right])))
         return left.count + right.count == token.count && (left + right).elementsEqual(token)
       }
-      if token.count > 1 && !isMerged { texts[String(decoding: token, as: UTF8.self)] = id }
+    }
+    let ends = Set([special.bos, special.eos].compactMap { $0 }).subtracting(special.added)
+    var texts: [String: Int] = [:]
+    for id in special.added + ends.filter({ !isCutAnyway(bytes($0)) }) {
+      let text = String(decoding: bytes(id), as: UTF8.self)
+      if let other = texts.updateValue(id, forKey: text), other != id {
+        throw .duplicateToken(token: text, first: other, second: id)
+      }
     }
     return texts
   }

@@ -25,10 +25,10 @@ enum HuggingFaceDirectory {
       }
     let weights = try PublishedWeights(published, path: source.path, config: config)
     if weights.layout == .outIn { try file.requireActivation() }
-    let special = Checkpoint.SpecialTokens(
+    var special = Checkpoint.SpecialTokens(
       bos: try file.token("bos_token_id", vocabulary: config.dVocab),
       eos: try file.token("eos_token_id", vocabulary: config.dVocab))
-    let payload = try HuggingFaceTokenizer.read(directory, special)
+    let payload = try HuggingFaceTokenizer.read(directory, &special)
     // A vocabulary padded to a round number has rows that no token uses.
     if let payload, payload.tokenCount > config.dVocab {
       throw ModelSourceError.field(

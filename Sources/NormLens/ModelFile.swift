@@ -36,6 +36,20 @@ public enum ModelFile {
     }
     let prepend = try fields.flag("default_prepend_bos")
     let special = try fields.json("special_tokens")
+    let tokenCount = archive.tokenizer?.tokenCount ?? 0
+    guard tokenCount <= config.dVocab else {
+      throw ModelSourceError.field(
+        path: path, field: "d_vocab", expected: "at least \(tokenCount), the tokenizer's tokens",
+        found: "\(config.dVocab)")
+    }
+    let added = try (special["added"]?.array ?? []).map { value in
+      guard let id = value.integer, (0..<tokenCount).contains(id) else {
+        throw ModelSourceError.field(
+          path: path, field: "special_tokens", expected: "ids of the tokenizer in 'added'",
+          found: value.integer.map { "\($0)" } ?? value.kindName)
+      }
+      return id
+    }
     var reference: Checkpoint.Reference?
     if case .integers(let tokens)? = archive[attribute: "reference_tokens"],
       case .integers(let ids)? = archive[attribute: "reference_ids"],
@@ -48,7 +62,7 @@ public enum ModelFile {
     return Checkpoint(
       config: config, tensors: archive.tensors, tokenizer: archive.tokenizer,
       specialTokens: Checkpoint.SpecialTokens(
-        bos: special["bos"]?.integer, eos: special["eos"]?.integer),
+        bos: special["bos"]?.integer, eos: special["eos"]?.integer, added: added),
       prependBOS: prepend,
       identity: GPT2.Identity(
         name: try fields.text("name"), weightsSHA256: try fields.text("weights_sha256"),
@@ -84,7 +98,9 @@ public enum ModelFile {
     var special: OrderedDictionary<String, AttributeValue> = [:]
     special["bos"] = checkpoint.specialTokens.bos.map { .integer($0) }
     special["eos"] = checkpoint.specialTokens.eos.map { .integer($0) }
-    let specialText = special.map { "\"\($0.key)\": \($0.value)" } + ["\"added\": []"]
+    let specialText =
+      special.map { "\"\($0.key)\": \($0.value)" }
+      + ["\"added\": \(checkpoint.specialTokens.added)"]
     let processing = checkpoint.identity.weightProcessing.map { "\"\($0)\"" }
     var attributes: OrderedDictionary<String, AttributeValue> = [
       "name": .string(checkpoint.identity.name),

@@ -139,10 +139,7 @@ enum ModelSource {
 
 extension ModelSource {
   /// Everything beside the weights that is read of a directory.
-  private static let companions = [
-    "config.json", "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json",
-  ]
+  private static let companions = ["config.json"] + HuggingFaceTokenizer.fileNames
 
   /// The files that opening `source` reads or would read, those that do not exist among them.
   static func files(of source: String) -> [String] {

@@ -11,7 +11,7 @@ extension Checkpoint {
   ///   - config: its configuration, with LayerNorm.
   ///   - name: its name.
   ///   - seed: the same seed gives the same weights everywhere.
-  ///   - tokenizerDirectory: where `vocab.json` and `merges.txt` lie; nil for a model of token ids.
+  ///   - tokenizerDirectory: where `tokenizer.json`, or `vocab.json` and `merges.txt`, lie; nil for a model of token ids.
   ///   - biases: the standard deviation of biases, and of gains around 1; 0 as GPT-2 began.
   public static func random(
     _ config: GPT2Config, name: String, seed: UInt64, tokenizerDirectory: String? = nil,
@@ -45,22 +45,26 @@ extension Checkpoint {
     }
     norm("ln_f")
 
-    var special = SpecialTokens(bos: config.dVocab - 1, eos: config.dVocab - 1)
+    var special = SpecialTokens(bos: nil, eos: nil)
     var payload: TokenizerPayload?
     if let tokenizerDirectory {
-      payload = try HuggingFaceTokenizer.read(tokenizerDirectory, special)
+      payload = try HuggingFaceTokenizer.read(tokenizerDirectory, &special)
       guard let payload else {
         throw ModelSourceError.noCheckpoint(
           directory: tokenizerDirectory, expected: "vocab.json and merges.txt in it")
       }
-      guard payload.tokenCount == config.dVocab else {
+      guard payload.tokenCount <= config.dVocab else {
         throw ModelSourceError.field(
-          path: "\(tokenizerDirectory)/vocab.json", field: "tokens",
-          expected: "\(config.dVocab) tokens, the configuration's d_vocab",
+          path: tokenizerDirectory, field: "tokens",
+          expected: "at most \(config.dVocab), the configuration's d_vocab",
           found: "\(payload.tokenCount)")
       }
-    } else {
-      special = SpecialTokens(bos: nil, eos: nil)
+      // GPT-2 begins and ends a text with the same token.
+      let (bytes, offsets) = (payload.tokenBytes, payload.tokenOffsets)
+      let end = special.added.first { id in
+        bytes[offsets[id]..<offsets[id + 1]].elementsEqual(TokenizerTables.endOfText.utf8)
+      }
+      special = SpecialTokens(bos: end, eos: end, added: special.added.filter { $0 != end })
     }
     return Checkpoint(
       config: config, tensors: tensors, tokenizer: payload, specialTokens: special,

@@ -16,25 +16,43 @@ struct BytePairMerges: Sendable {
 
   /// Open addressing with linear probing; at most half full.
   private var entries: [Entry]
-  private let shift: UInt64
+  private var shift: UInt64
+  private var count = 0
 
-  /// An empty table with room for `count` merges.
-  init(count: Int) {
-    var bits: UInt64 = 4
-    while 1 << bits < 2 * count { bits += 1 }
-    entries = Array(
-      repeating: Entry(pair: Self.vacant, rank: Self.noRank, result: 0), count: 1 << bits)
-    shift = 64 - bits
+  /// An empty table, which grows with the different pairs that it is given.
+  init() {
+    entries = Self.vacant(bits: 4)
+    shift = 60
+  }
+
+  private static func vacant(bits: UInt64) -> [Entry] {
+    Array(repeating: Entry(pair: vacant, rank: noRank, result: 0), count: 1 << bits)
   }
 
   /// Adds a merge; as in the reference tokenizer, a later merge of a pair replaces an earlier one.
   mutating func insert(_ left: UInt32, _ right: UInt32, rank: UInt32, result: UInt32) {
-    let pair = UInt64(left) << 32 | UInt64(right)
-    var slot = home(pair)
-    while entries[slot].pair != Self.vacant && entries[slot].pair != pair {
+    if 2 * count >= entries.count { grow() }
+    let isNew = put(
+      Entry(pair: UInt64(left) << 32 | UInt64(right), rank: rank, result: result))
+    if isNew { count += 1 }
+  }
+
+  private mutating func grow() {
+    let old = entries
+    shift -= 1
+    entries = Self.vacant(bits: 64 - shift)
+    for entry in old where entry.pair != Self.vacant { _ = put(entry) }
+  }
+
+  /// Puts an entry in its slot; false if it replaces one.
+  private mutating func put(_ entry: Entry) -> Bool {
+    var slot = home(entry.pair)
+    while entries[slot].pair != Self.vacant && entries[slot].pair != entry.pair {
       slot = (slot + 1) & (entries.count - 1)
     }
-    entries[slot] = Entry(pair: pair, rank: rank, result: result)
+    let isNew = entries[slot].pair == Self.vacant
+    entries[slot] = entry
+    return isNew
   }
 
   /// The rank of the merge of two tokens and the token it makes.

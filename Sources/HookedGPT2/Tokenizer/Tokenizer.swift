@@ -24,6 +24,10 @@ public struct Tokenizer: Sendable {
   /// The number of tokens; the ids are `0..<count`.
   public var count: Int { tables.count }
 
+  /// The number of ids that a model has rows for, `count` or more: embeddings are often padded to a
+  /// round number. No text has the ids from `count` on; they are shown as `<unused 50300>`.
+  public let idCount: Int
+
   /// The special tokens and their ids.
   public var special: [String: Int] { tables.special }
 
@@ -33,13 +37,17 @@ public struct Tokenizer: Sendable {
   ///   - tables: the tokens, the merges and the special tokens.
   ///   - bos: the id that begins a text.
   ///   - eos: the id that ends a text.
+  ///   - idCount: the number of ids of the model; that of the tokens by default.
   /// - Throws: ``TokenizerError`` if the tables contradict themselves, a byte has no token, a merge's
   ///   result is not a token, or a special id does not stand for its text.
-  public init(tables: TokenizerTables, bos: Int?, eos: Int?) throws(TokenizerError) {
+  public init(
+    tables: TokenizerTables, bos: Int?, eos: Int?, idCount: Int? = nil
+  ) throws(TokenizerError) {
     self.tables = tables
     self.bos = bos
     self.eos = eos
     let count = tables.count
+    self.idCount = Swift.max(idCount ?? count, count)
     let index = try VocabularyIndex(tables)
     for (role, id) in [("beginning-of-text", bos), ("end-of-text", eos)] {
       if let id, !(0..<count).contains(id) {
@@ -58,7 +66,7 @@ public struct Tokenizer: Sendable {
     guard pairs.count.isMultiple(of: 2) else {
       throw .inconsistentTables("the merge pairs are an odd number of ids, \(pairs.count)")
     }
-    var merges = BytePairMerges(count: pairs.count / 2)
+    var merges = BytePairMerges()
     for rank in 0..<pairs.count / 2 {
       let (left, right) = (Int(pairs[2 * rank]), Int(pairs[2 * rank + 1]))
       for id in [left, right] where !(0..<count).contains(id) {
@@ -136,11 +144,25 @@ public struct Tokenizer: Sendable {
     encode(String(decoding: bytes, as: UTF8.self))
   }
 
-  /// The text of some tokens; bytes that are no UTF-8, as in half a character, become U+FFFD.
+  /// The text of some tokens; bytes that are no UTF-8, as in half a character, become U+FFFD, and an
+  /// id that only pads the model's embedding `<unused 50300>`.
+  ///
+  /// An added token is its own text. (The `tokenizers` library would read its characters as bytes
+  /// where all of them stand for one, as in `é`.)
   ///
   /// - Throws: ``TokenizerError/unknownID(id:count:)``.
   public func decode(_ ids: [Int]) throws(TokenizerError) -> String {
-    String(decoding: try bytes(of: ids), as: UTF8.self)
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(4 * ids.count)
+    for id in ids {
+      if (count..<idCount).contains(id) {
+        bytes += "<unused \(id)>".utf8
+      } else {
+        guard (0..<count).contains(id) else { throw .unknownID(id: id, count: idCount) }
+        bytes += tables.bytes(of: id)
+      }
+    }
+    return String(decoding: bytes, as: UTF8.self)
   }
 
   /// The exact bytes of some tokens.
@@ -251,25 +273,29 @@ extension TokenizerTables {
 
 /// Finds special tokens in a text: the leftmost, and the longest of those that start there.
 private struct SpecialTokens: Sendable {
-  /// The texts and ids, the longest text first.
-  private let tokens: [(text: [UInt8], id: Int)]
+  /// The texts and ids that start with each byte, the longest text first.
+  private var tokens = [[(text: [UInt8], id: Int)]](repeating: [], count: 256)
   /// Whether a special token starts with this byte.
   private var starts = [Bool](repeating: false, count: 256)
+  private let isEmpty: Bool
 
   init(_ special: [String: Int]) {
-    tokens = special.map { (Array($0.key.utf8), $0.value) }.sorted {
+    isEmpty = special.isEmpty
+    let sorted = special.map { (text: Array($0.key.utf8), id: $0.value) }.sorted {
       ($0.text.count, $1.id) > ($1.text.count, $0.id)
     }
-    for token in tokens {
-      if let first = token.text.first { starts[Int(first)] = true }
+    for token in sorted {
+      guard let first = token.text.first else { continue }
+      starts[Int(first)] = true
+      tokens[Int(first)].append(token)
     }
   }
 
   /// The first special token at or behind `start`.
   func next(in utf8: Span<UInt8>, from start: Int) -> (range: Range<Int>, id: Int)? {
-    if tokens.isEmpty { return nil }
+    if isEmpty { return nil }
     for position in start..<utf8.count where starts[Int(utf8[position])] {
-      for token in tokens where token.text.count <= utf8.count - position {
+      for token in tokens[Int(utf8[position])] where token.text.count <= utf8.count - position {
         var length = 0
         while length < token.text.count && utf8[position + length] == token.text[length] {
           length += 1

@@ -21,6 +21,8 @@ public enum TokenizerError: Error, Equatable, Sendable, CustomStringConvertible 
   case unknownMergePiece(place: String, piece: String)
   /// A merge makes a token that is not in the vocabulary; `place` is its line or its rank.
   case unknownMergeResult(place: String, left: String, right: String)
+  /// There are more merges than are taken.
+  case tooManyMerges(limit: Int)
   /// A special token's id does not stand for the special token's text.
   case misplacedSpecialToken(token: String, id: Int, found: String?)
   /// The beginning- or end-of-text id is not an id of the vocabulary.
@@ -57,6 +59,8 @@ public enum TokenizerError: Error, Equatable, Sendable, CustomStringConvertible 
     case .unknownMergeResult(let place, let left, let right):
       return "merges: \(place) joins \(quoted(left)) and \(quoted(right)), and "
         + "\(quoted(left + right)) is not in the vocabulary"
+    case .tooManyMerges(let limit):
+      return "merges: there are more than \(limit), the most that are taken"
     case .misplacedSpecialToken(let token, let id, let found):
       return "special token \(quoted(token)) has id \(id), which "
         + (found.map { "is \(quoted($0)) in the vocabulary" } ?? "is not in the vocabulary")

@@ -62,67 +62,65 @@ public struct TokenizerTables: Equatable, Sendable {
   /// - Throws: ``TokenizerError`` naming the token or the line: ids that are not `0..<count`, a token
   ///   that is not byte-level, a merge whose pieces or result are not in the vocabulary.
   public init(
-    vocabulary: [(String, Int)], merges: [UInt8], special: [String: Int] = [:]
+    vocabulary: VocabularyEntries, merges: [UInt8], special: [String: Int] = [:]
   ) throws(TokenizerError) {
-    var special = special
-    var entries = vocabulary
-    if special[Self.endOfText] == nil {
-      special[Self.endOfText] = vocabulary.first { $0.0 == Self.endOfText }?.1
-    }
+    var (special, entries) = (special, vocabulary)
+    let there = entries.ids(of: special.keys + [Self.endOfText])
+    if special[Self.endOfText] == nil { special[Self.endOfText] = there[Self.endOfText] }
     for (token, id) in special.sorted(by: { $0.value < $1.value }) {
-      guard let there = vocabulary.first(where: { $0.0 == token })?.1 else {
-        entries.append((token, id))
+      guard let other = there[token] else {
+        entries.append(token, id: id)
         continue
       }
-      guard there == id else {
-        throw .misplacedSpecialToken(
-          token: token, id: id, found: vocabulary.first { $0.1 == id }?.0)
+      guard other == id else {
+        throw .misplacedSpecialToken(token: token, id: id, found: vocabulary.token(of: id))
       }
     }
     let specialIDs = Set(special.values)
-
-    // The entry of each id.
-    var places = [Int](repeating: -1, count: entries.count)
-    for (place, (token, id)) in entries.enumerated() {
-      guard places.indices.contains(id) else {
-        throw .idsNotContiguous(token: token, id: id, count: entries.count)
-      }
-      guard places[id] < 0 else {
-        throw .duplicateID(id: id, first: entries[places[id]].0, second: token)
-      }
-      places[id] = place
-    }
+    let places = try entries.placesByID()
 
     var bytes: [UInt8] = []
-    bytes.reserveCapacity(8 * entries.count)
+    bytes.reserveCapacity(entries.textCount)
     var offsets: [Int32] = [0]
-    offsets.reserveCapacity(entries.count + 1)
+    offsets.reserveCapacity(places.count + 1)
     for (id, place) in places.enumerated() {
-      let token = entries[place].0
+      let text = entries.text(at: Int(place))
       if specialIDs.contains(id) {
-        bytes += token.utf8
-      } else {
-        for scalar in token.unicodeScalars {
-          guard let byte = PrintableBytes.byte(scalar.value) else {
-            throw .notByteLevel(token: token, id: id, character: String(Character(scalar)))
-          }
-          bytes.append(byte)
-        }
+        bytes += text
+      } else if !PrintableBytes.append(text, to: &bytes) {
+        let token = String(decoding: text, as: UTF8.self)
+        let stranger = token.unicodeScalars.first { PrintableBytes.byte($0.value) == nil }
+        throw .notByteLevel(
+          token: token, id: id, character: stranger.map { String(Character($0)) } ?? "\u{FFFD}")
       }
       offsets.append(try narrow(bytes.count))
     }
-    self.init(tokenBytes: bytes, tokenOffsets: offsets, mergePairs: [], special: special)
+    self.init(
+      tokenBytes: bytes, tokenOffsets: offsets, mergePairs: [], special: special)
     mergePairs = try pairs(in: merges)
+  }
+
+  /// ``init(vocabulary:merges:special:)`` of entries that are at hand as text.
+  public init(
+    vocabulary: [(String, Int)], merges: [UInt8], special: [String: Int] = [:]
+  ) throws(TokenizerError) {
+    var entries = VocabularyEntries()
+    for (token, id) in vocabulary { entries.append(token, id: id) }
+    try self.init(vocabulary: entries, merges: merges, special: special)
   }
 
   /// The token that ends a text, and in GPT-2 also begins it.
   public static let endOfText = "<|endoftext|>"
 
+  /// The most merges that are taken.
+  public static let mergeLimit = 1 << 20
+
   /// The merges of a `merges.txt` as pairs of ids.
-  private func pairs(in file: [UInt8]) throws(TokenizerError) -> [Int32] {
+  ///
+  /// - Throws: ``TokenizerError`` naming the line.
+  public func pairs(in file: [UInt8]) throws(TokenizerError) -> [Int32] {
     let index = try VocabularyIndex(self)
     var pairs: [Int32] = []
-    pairs.reserveCapacity(file.count / 4)
     let (newline, carriageReturn) = (UInt8(ascii: "\n"), UInt8(ascii: "\r"))
     let end = 1 + (file.lastIndex { $0 != newline && $0 != carriageReturn } ?? -1)
     var (start, number) = (0, 0)
@@ -131,7 +129,9 @@ public struct TokenizerTables: Equatable, Sendable {
       var line = start..<(file[start..<end].firstIndex(of: newline) ?? end)
       start = line.upperBound + 1
       number += 1
-      if number == 1 && file[line].starts(with: "#version".utf8) { continue }
+      // As the reference tokenizer does, wherever such a line stands.
+      if file[line].starts(with: "#version".utf8) { continue }
+      guard pairs.count < 2 * Self.mergeLimit else { throw .tooManyMerges(limit: Self.mergeLimit) }
       if let last = file[line].last, last == carriageReturn {
         line = line.lowerBound..<line.upperBound - 1
       }
@@ -142,10 +142,12 @@ public struct TokenizerTables: Equatable, Sendable {
         !file[(space + 1)..<line.upperBound].contains(UInt8(ascii: " "))
       else { throw .malformedMerge(line: number, text: text(line)) }
       let pieces = (line.lowerBound..<space, space + 1..<line.upperBound)
-      guard PrintableBytes.read(file[pieces.0], into: &left), let first = index.id(of: left) else {
+      left.removeAll(keepingCapacity: true)
+      right.removeAll(keepingCapacity: true)
+      guard PrintableBytes.append(file[pieces.0], to: &left), let first = index.id(of: left) else {
         throw .unknownMergePiece(place: place, piece: text(pieces.0))
       }
-      guard PrintableBytes.read(file[pieces.1], into: &right), let second = index.id(of: right)
+      guard PrintableBytes.append(file[pieces.1], to: &right), let second = index.id(of: right)
       else { throw .unknownMergePiece(place: place, piece: text(pieces.1)) }
       guard index.id(joining: first, second) != nil else {
         throw .unknownMergeResult(place: place, left: text(pieces.0), right: text(pieces.1))
@@ -154,6 +156,24 @@ public struct TokenizerTables: Equatable, Sendable {
       pairs.append(Int32(truncatingIfNeeded: second))
     }
     return pairs
+  }
+
+  /// The ids of the tokens of two bytes and more that no merge makes and that are not special: no
+  /// text is ever cut into them.
+  ///
+  /// - Throws: ``TokenizerError`` if the tables contradict themselves.
+  public func tokensWithoutMerge() throws(TokenizerError) -> [Int] {
+    let index = try VocabularyIndex(self)
+    var isMade = [Bool](repeating: false, count: count)
+    for id in special.values where isMade.indices.contains(id) { isMade[id] = true }
+    for pair in stride(from: 0, to: mergePairs.count - 1, by: 2) {
+      let (left, right) = (Int(mergePairs[pair]), Int(mergePairs[pair + 1]))
+      guard isMade.indices.contains(left), isMade.indices.contains(right) else { continue }
+      let result = index.id(
+        joining: UInt32(truncatingIfNeeded: left), UInt32(truncatingIfNeeded: right))
+      if let result { isMade[Int(result)] = true }
+    }
+    return isMade.indices.filter { !isMade[$0] && tokenOffsets[$0 + 1] - tokenOffsets[$0] > 1 }
   }
 }
 
@@ -192,10 +212,9 @@ enum PrintableBytes {
     return UInt8(exactly: table[Int(scalar)])
   }
 
-  /// Puts the bytes that a piece of UTF-8 text stands for in `bytes`; false if the text is ill-formed
-  /// or one of its characters stands for no byte.
-  static func read(_ piece: ArraySlice<UInt8>, into bytes: inout [UInt8]) -> Bool {
-    bytes.removeAll(keepingCapacity: true)
+  /// Appends the bytes that a piece of UTF-8 text stands for; false if the text is ill-formed or one
+  /// of its characters stands for no byte.
+  static func append(_ piece: ArraySlice<UInt8>, to bytes: inout [UInt8]) -> Bool {
     var lead: UInt32?
     for unit in piece {
       let scalar: UInt32
@@ -216,15 +235,25 @@ enum PrintableBytes {
     }
     return lead == nil
   }
+
+  /// Whether every byte is the character that stands for it: printable ASCII.
+  static func areTheirCharacters(_ bytes: ArraySlice<UInt8>) -> Bool {
+    bytes.allSatisfy { 33...126 ~= $0 }
+  }
 }
 
-/// Finds the id of a token by its bytes; special tokens are left out.
+/// Finds the id of a token by its bytes.
+///
+/// A special token is found too where a vocabulary writes its bytes as they are and no other token
+/// has them: it can be a byte's token, a merge's piece or its result.
 struct VocabularyIndex {
   private let bytes: [UInt8]
   private let offsets: [Int32]
   /// Ids by the hash of their bytes, open addressing with linear probing; `vacant` where none is.
   private var slots: [UInt32]
   private static let vacant = UInt32.max
+  /// Another one each time, so that no vocabulary can be made to collide.
+  private let seed = Int.random(in: Int.min...Int.max)
 
   /// Indexes the tokens of `tables` after checking the offsets.
   init(_ tables: TokenizerTables) throws(TokenizerError) {
@@ -244,21 +273,31 @@ struct VocabularyIndex {
     while capacity < 2 * offsets.count { capacity *= 2 }
     slots = [UInt32](repeating: Self.vacant, count: capacity)
     for id in 0..<offsets.count - 1 where !special.contains(id) {
-      let range = Int(offsets[id])..<Int(offsets[id + 1])
-      var slot = hash(Self.seed, bytes, range) & (capacity - 1)
-      while slots[slot] != Self.vacant {
-        let other = Int(slots[slot])
-        let otherRange = Int(offsets[other])..<Int(offsets[other + 1])
-        if range.count == otherRange.count
-          && equal(bytes, range, bytes, otherRange.lowerBound)
-        {
-          throw .duplicateToken(
-            token: String(decoding: bytes[range], as: UTF8.self), first: other, second: id)
-        }
-        slot = (slot + 1) & (capacity - 1)
+      if let other = insert(id) {
+        throw .duplicateToken(
+          token: String(decoding: bytes[range(UInt32(truncatingIfNeeded: id))], as: UTF8.self),
+          first: Int(other), second: id)
       }
-      slots[slot] = UInt32(truncatingIfNeeded: id)
     }
+    for id in special where offsets.indices.dropLast().contains(id) {
+      let token = bytes[range(UInt32(truncatingIfNeeded: id))]
+      if PrintableBytes.areTheirCharacters(token) { _ = insert(id) }
+    }
+  }
+
+  /// Adds a token; if one with the same bytes is there already, that stays and is returned.
+  private mutating func insert(_ id: Int) -> UInt32? {
+    let token = range(UInt32(truncatingIfNeeded: id))
+    var slot = hash(seed, bytes, token) & (slots.count - 1)
+    while slots[slot] != Self.vacant {
+      let other = range(slots[slot])
+      if token.count == other.count && equal(bytes, token, bytes, other.lowerBound) {
+        return slots[slot]
+      }
+      slot = (slot + 1) & (slots.count - 1)
+    }
+    slots[slot] = UInt32(truncatingIfNeeded: id)
+    return nil
   }
 
   /// The id of the token with these bytes.
@@ -278,7 +317,7 @@ struct VocabularyIndex {
   private func find(
     _ left: [UInt8], _ leftRange: Range<Int>, _ right: [UInt8], _ rightRange: Range<Int>
   ) -> UInt32? {
-    let code = hash(hash(Self.seed, left, leftRange), right, rightRange)
+    let code = hash(hash(seed, left, leftRange), right, rightRange)
     var slot = code & (slots.count - 1)
     while slots[slot] != Self.vacant {
       let candidate = range(slots[slot])
@@ -293,7 +332,6 @@ struct VocabularyIndex {
     return nil
   }
 
-  private static let seed = 0x1F35_0D4B
 }
 
 /// Continues a hash over some bytes; hashing two parts in turn is hashing them joined.

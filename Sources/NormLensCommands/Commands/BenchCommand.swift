@@ -17,21 +17,35 @@ struct BenchCommand: ParsableCommand {
     help: ArgumentHelp("Only these operations, separated by commas.", valueName: "names"))
   var only: String?
   @Option(help: "How many timed repetitions of each operation.") var repetitions = 5
+  @Option(
+    help: ArgumentHelp(
+      "Also time this model's tokenizer, on the text of --text.", valueName: "model"),
+    completion: .file())
+  var tokenizer: String?
+  @Option(
+    help: ArgumentHelp("The text for --tokenizer, some megabytes of it.", valueName: "file"),
+    completion: .file())
+  var text: String?
   @OptionGroup var compute: ComputeOptions
   @Flag(help: "Print JSON.") var json = false
 
   func validate() throws {
     if repetitions < 1 { throw ValidationError("--repetitions \(repetitions): expected 1 or more") }
-    for name in wanted ?? [] where !Self.names.contains(name) {
-      let near = nearestText(to: name, among: Self.names).map { "; did you mean '\($0)'?" } ?? ""
+    if (tokenizer == nil) != (text == nil) {
+      throw ValidationError("--tokenizer and --text belong together: give both or none")
+    }
+    for name in wanted ?? [] where !names.contains(name) {
+      let near = nearestText(to: name, among: names).map { "; did you mean '\($0)'?" } ?? ""
       throw ValidationError(
-        "--only '\(name)': expected \(Self.names.joined(separator: ", "))\(near)")
+        "--only '\(name)': expected \(names.joined(separator: ", "))\(near)")
     }
   }
 
-  private static let names = [
-    "open_and_first_token", "forward_1x15", "forward_8x64", "forward_1x512", "cache_all_1x512",
-  ]
+  private var names: [String] {
+    [
+      "open_and_first_token", "forward_1x15", "forward_8x64", "forward_1x512", "cache_all_1x512",
+    ] + (tokenizer == nil ? [] : ["tokenize"])
+  }
 
   private var wanted: [String]? { only?.split(separator: ",").map(String.init) }
 
@@ -41,6 +55,8 @@ struct BenchCommand: ParsableCommand {
     let bound: Double
     /// Its time over that of a plain forward pass run in turn with it.
     var ratioToForward: Double?
+    /// The bytes of text that it tokenizes.
+    var textBytes: Int?
   }
 
   func run() throws {
@@ -59,7 +75,7 @@ struct BenchCommand: ParsableCommand {
 
     let limits = MachineLimits.measure()
     var results: [Measurement] = []
-    for name in Self.names where wanted?.contains(name) ?? true {
+    for name in names where wanted?.contains(name) ?? true {
       results.append(try measure(name, path, config, limits))
     }
     let model = try GPT2.load(path)
@@ -79,6 +95,13 @@ struct BenchCommand: ParsableCommand {
       return Swift.max(
         cost.flops / limits.sgemmFlops,
         (cost.bytes + Double(extraBytes)) / limits.bandwidth)
+    }
+    if name == "tokenize", let tokenizer, let text {
+      let (encoder, text) = (try GPT2.load(tokenizer).tokenizer, try readText(text))
+      let seconds = try median { _ = encoder.encode(text) }
+      return Measurement(
+        name: name, seconds: seconds, bound: Double(text.utf8.count) / limits.bandwidth,
+        textBytes: text.utf8.count)
     }
     if name == "open_and_first_token" {
       let weights = 4 * Cost(config, prompts: 1, length: 1, allLogits: true).weights
@@ -151,6 +174,11 @@ struct BenchCommand: ParsableCommand {
     try ContinuousClock().measure { try body() } / .seconds(1)
   }
 
+  /// Bytes of text a second.
+  private func speed(_ measurement: Measurement) -> Double {
+    Double(measurement.textBytes ?? 0) / measurement.seconds
+  }
+
   private func middle(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
 
   /// What a forward pass must compute and read.
@@ -193,6 +221,9 @@ struct BenchCommand: ParsableCommand {
     if let ratio = results.compactMap(\.ratioToForward).first {
       lines.append("cache_all_1x512 / forward_1x512, run in turn: \(fixed(ratio, 2))")
     }
+    if let tokenizing = results.first(where: { $0.textBytes != nil }) {
+      lines.append("tokenize, on one core: \(fixed(speed(tokenizing) / 1e6, 1)) MB/s")
+    }
     if let writing {
       lines.append("recording into a file: \(fixed(writing / 1e9, 2)) GB/s")
     }
@@ -215,6 +246,9 @@ struct BenchCommand: ParsableCommand {
       ])
     }
     var members = [("machine", JSONText.object(machine)), ("results", JSONText.list(list))]
+    if let tokenizing = results.first(where: { $0.textBytes != nil }) {
+      members.append(("tokenize_mbs", JSONText.number(speed(tokenizing) / 1e6)))
+    }
     if let writing { members.append(("writing_gbs", JSONText.number(writing / 1e9))) }
     return JSONText.object(members)
   }

@@ -27,7 +27,8 @@ struct InitCommand: ParsableCommand {
     help: "Standard deviation of biases, and of LayerNorm gains around 1; GPT-2 began with 0.")
   var biases = 0.0
   @Option(
-    help: ArgumentHelp("A directory with vocab.json and merges.txt.", valueName: "dir"),
+    help: ArgumentHelp(
+      "A directory with tokenizer.json, or vocab.json and merges.txt.", valueName: "dir"),
     completion: .directory)
   var tokenizer: String?
   @OptionGroup var compute: ComputeOptions
@@ -44,7 +45,7 @@ struct InitCommand: ParsableCommand {
     var destination = OutputOptions()
     destination.output = output
     try destination.check(
-      inputs: tokenizer.map { ["\($0)/vocab.json", "\($0)/merges.txt"] } ?? [])
+      inputs: tokenizer.map(Checkpoint.files(of:)) ?? [])
     let checkpoint = try Checkpoint.random(
       try shape(), name: "random-\(config)", seed: seed, tokenizerDirectory: tokenizer,
       biases: biases)

@@ -28,6 +28,9 @@ struct PromptOptions: ParsableArguments {
   /// The files that are read.
   var inputs: [String] { [prompts, text].compactMap { $0 } }
 
+  /// Whether there is any prompt.
+  var isGiven: Bool { !(prompt.isEmpty && tokens.isEmpty && inputs.isEmpty) }
+
   /// Whether text gets a BOS token; nil leaves it to the model.
   var prependBOS: Bool? { noBOS ? false : nil }
 
@@ -79,17 +82,25 @@ struct PromptOptions: ParsableArguments {
 /// The text of a file, which must be UTF-8: another encoding would be other tokens than its author
 /// sees.
 func readText(_ path: String) throws -> String {
-  let data: Data
+  try validText(try readBytes(path)[...], path, from: 0)
+}
+
+/// The bytes of a file or a pipe.
+func readBytes(_ path: String) throws -> [UInt8] {
   do {
     // Unlike Data's initializer it also reads pipes: --text /dev/stdin.
     let file = try FileHandle(forReadingFrom: URL(fileURLWithPath: path))
-    data = try file.readToEnd() ?? Data()
+    return [UInt8](try file.readToEnd() ?? Data())
   } catch {
     throw ModelSourceError.unreadable(path)
   }
-  if let text = String(validating: data, as: UTF8.self) { return text }
-  var (decoder, bytes, offset) = (UTF8(), data.makeIterator(), 0)
-  while case .scalarValue(let scalar) = decoder.decode(&bytes) { offset += UTF8.width(scalar) }
+}
+
+/// The text that a stretch of a file's bytes is, which starts at byte `start` of the file.
+func validText(_ bytes: ArraySlice<UInt8>, _ path: String, from start: Int) throws -> String {
+  if let text = String(validating: bytes, as: UTF8.self) { return text }
+  var (decoder, iterator, offset) = (UTF8(), bytes.makeIterator(), start)
+  while case .scalarValue(let scalar) = decoder.decode(&iterator) { offset += UTF8.width(scalar) }
   throw CommandError(
     "\(path): not UTF-8 at byte \(offset); convert it, as with iconv -f latin1 -t utf-8",
     status: .data)
