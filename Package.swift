@@ -82,7 +82,8 @@ let package = Package(
       name: "TensorsTests", dependencies: ["Tensors", "CKernels", "NormLens", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
-      name: "HDF5StoreTests", dependencies: ["HDF5Store", "Tensors", "Results", "TestSupport"],
+      name: "HDF5StoreTests",
+      dependencies: ["CHDF5", "HDF5Store", "Tensors", "Results", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
       name: "HookedGPT2Tests", dependencies: ["NormLens", "TestSupport"],

@@ -29,11 +29,15 @@ enum HDF5Guard {
 
   /// Reads the file in a child process.
   ///
-  /// - Parameter status: the file that `path` is known to lead to.
+  /// - Parameters:
+  ///   - path: the file.
+  ///   - status: what `path` is known to lead to.
+  ///   - access: the properties that it will be opened with.
+  ///   - seconds: the time for a small file.
   /// - Throws: `damaged` naming the object at which HDF5 failed or the child died; `ioFailed` if no
   ///   child can be started; `unreadable` if `path` leads to another file by now.
   static func check(
-    _ path: String, _ status: stat, _ access: HDF5Handle
+    _ path: String, _ status: stat, _ access: HDF5Handle, seconds: Int = seconds
   ) throws(HDF5Error) {
     let size = Int(status.st_size)
     var limits = nl_guard_limits()

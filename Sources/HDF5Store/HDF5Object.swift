@@ -144,7 +144,7 @@ final class HDF5Object {
     return try root(of: file)
   }
 
-  private static func openAccess(_ path: String) throws(HDF5Error) -> HDF5Handle {
+  static func openAccess(_ path: String) throws(HDF5Error) -> HDF5Handle {
     let access = try list(nl_H5P_FILE_ACCESS(), path)
     guard
       // Closing the file closes what is open in it.

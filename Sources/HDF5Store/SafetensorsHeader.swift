@@ -26,7 +26,7 @@ struct SafetensorsHeader {
     let length = UInt64(littleEndian: file.bytes.loadUnaligned(as: UInt64.self))
     let room = min(file.bytes.count - 8, SafetensorsFile.headerLimit)
     guard length <= UInt64(room) else {
-      throw damaged("header", "at most \(room) bytes", "\(length)")
+      throw damaged("header length", "at most \(room) bytes", "\(length)")
     }
     let dataStart = 8 + Int(length)
     let text = UnsafeRawBufferPointer(rebasing: file.bytes[8..<dataStart])
@@ -118,7 +118,13 @@ struct SafetensorsHeader {
     _ raw: Raw, dataStart: Int, _ damaged: (String, String) -> HDF5Error
   ) throws(HDF5Error) -> SafetensorsFile.Entry {
     guard let dtype = raw.dtype, let shape = raw.shape, let offsets = raw.offsets else {
-      throw damaged("dtype, shape and data_offsets", "one of them missing")
+      let missing = [
+        raw.dtype == nil ? "dtype" : nil, raw.shape == nil ? "shape" : nil,
+        raw.offsets == nil ? "data_offsets" : nil,
+      ]
+      throw damaged(
+        "dtype, shape and data_offsets",
+        "no " + missing.compactMap { $0 }.joined(separator: ", no "))
     }
     guard let type = SafetensorsFile.ScalarType(rawValue: dtype) else {
       let known = SafetensorsFile.ScalarType.allCases.map(\.rawValue).joined(separator: ", ")

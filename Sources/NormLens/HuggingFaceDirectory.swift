@@ -59,7 +59,9 @@ enum HuggingFaceDirectory {
       // Masks that old checkpoints carry along; the causal mask is computed.
       if name.hasSuffix(".attn.bias") || name.hasSuffix(".attn.masked_bias") { continue }
       let tensor = try file.tensor(named: full)
-      if !tensor.isFinite { throw ModelError.nonFiniteTensor(name: full) }
+      if let index = tensor.firstNonFiniteIndex {
+        throw ModelError.nonFiniteTensor(name: full, index: index)
+      }
       if name == "lm_head.weight" {
         head = tensor
       } else if tensors.updateValue(tensor, forKey: name) != nil {
