@@ -43,6 +43,7 @@ let package = Package(
   targets: [
     .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: openBLAS),
     .systemLibrary(name: "CHDF5", pkgConfig: "hdf5", providers: hdf5),
+    .target(name: "CHDF5Guard", dependencies: ["CHDF5"]),
     .target(name: "CKernels", linkerSettings: [.linkedLibrary("m")]),
 
     .target(
@@ -50,7 +51,8 @@ let package = Package(
       swiftSettings: lifetimes),
     .target(name: "Results", dependencies: [orderedCollections], swiftSettings: safe),
     .target(
-      name: "HDF5Store", dependencies: ["CHDF5", "Tensors", "Results", orderedCollections],
+      name: "HDF5Store",
+      dependencies: ["CHDF5", "CHDF5Guard", "Tensors", "Results", orderedCollections],
       swiftSettings: strict),
     .target(name: "HookedGPT2", dependencies: ["Tensors"], swiftSettings: safe),
     .target(
@@ -80,7 +82,8 @@ let package = Package(
       name: "TensorsTests", dependencies: ["Tensors", "CKernels", "NormLens", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
-      name: "HDF5StoreTests", dependencies: ["HDF5Store", "Tensors", "Results", "TestSupport"],
+      name: "HDF5StoreTests",
+      dependencies: ["CHDF5", "HDF5Store", "Tensors", "Results", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
       name: "HookedGPT2Tests", dependencies: ["NormLens", "TestSupport"],

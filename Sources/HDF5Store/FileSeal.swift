@@ -7,8 +7,8 @@
 /// A checksum of a whole result file, in 20 bytes after the end of what HDF5 sees.
 ///
 /// netCDF's rules put text into a heap that HDF5 neither checksums nor bounds-checks: a flipped bit
-/// there can crash the library. A sealed file is therefore verified before HDF5 looks at it. HDF5
-/// ignores bytes after its own end, and cuts them off when it changes a file: a file that another
+/// there can crash the library. A sealed file is therefore verified before HDF5 looks at it, and one
+/// without a seal is read by a child process first (``HDF5Guard``). HDF5 ignores bytes after its own end, and cuts them off when it changes a file: a file that another
 /// program has edited has no seal any more and is still a good file.
 ///
 /// The bytes: `NLSEAL01`, the CRC-32C of everything before as 32 bits, and the number of those bytes
@@ -26,10 +26,8 @@ enum FileSeal {
     try output.append(file.withBytes { seal(of: $0) })
   }
 
-  /// Fails if the file is sealed and has changed since.
-  static func check(_ path: String) throws(HDF5Error) {
-    let descriptor = try MappedFile.openForReading(path)
-    defer { close(descriptor) }
+  /// Whether the file behind `descriptor` is sealed; fails if it is and has changed since.
+  static func check(_ path: String, descriptor: Int32) throws(HDF5Error) -> Bool {
     var status = stat()
     guard fstat(descriptor, &status) == 0 else {
       throw .unreadable(path: path, reason: systemReason())
@@ -38,7 +36,7 @@ enum FileSeal {
     var found = [UInt8](repeating: 0, count: byteCount)
     guard end > 0, end <= limit, pread(descriptor, &found, byteCount, off_t(end)) == byteCount,
       found.starts(with: magic)
-    else { return }
+    else { return false }
     let file = try MappedFile(path: path, descriptor: descriptor)
     let expected = file.withBytes { seal(of: UnsafeRawBufferPointer(rebasing: $0.prefix(end))) }
     guard found == expected else {
@@ -46,6 +44,7 @@ enum FileSeal {
         path: path, object: "file", expected: "the checksum that was stored with it",
         found: "another")
     }
+    return true
   }
 
   private static func seal(of bytes: UnsafeRawBufferPointer) -> [UInt8] {

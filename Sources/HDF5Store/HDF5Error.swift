@@ -46,7 +46,9 @@ public enum HDF5Error: Error, Equatable, Sendable {
 
 extension HDF5Error: CustomStringConvertible {
   /// The failure as one line for people.
-  public var description: String {
+  public var description: String { OneLine.escaped(text) }
+
+  private var text: String {
     switch self {
     case .missing(let path):
       "\(path): no such file; check the path"

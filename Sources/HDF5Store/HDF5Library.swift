@@ -62,7 +62,7 @@ enum HDF5Library {
 
   /// Only the system's words where HDF5 adds times, addresses and sizes to them:
   /// `… errno = 28, error message = 'No space left on device', buf = 0x7f…`.
-  private static func shortened(_ message: String) -> String {
+  static func shortened(_ message: String) -> String {
     let key = "error message = '"
     let bytes = Array(message.utf8)
     let pattern = Array(key.utf8)

@@ -47,14 +47,21 @@ extension HDF5Object {
   }
 
   /// The attribute `key`, or nil where there is none.
-  func attribute(_ key: String, allowHeap: Bool = true) throws(HDF5Error) -> AttributeValue? {
+  ///
+  /// - Parameters:
+  ///   - allowHeap: whether text of variable length is read; else it is an error.
+  ///   - strict: whether a value that `AttributeValue` cannot hold, or may not, is an error; else it
+  ///     is nil.
+  func attribute(
+    _ key: String, allowHeap: Bool = true, strict: Bool = true
+  ) throws(HDF5Error) -> AttributeValue? {
     let exists = H5Aexists(id, key)
     guard exists >= 0 else { throw file.failure(name, "attributes") }
     guard exists > 0 else { return nil }
     guard let attribute = HDF5Handle(H5Aopen(id, key, nl_H5P_DEFAULT())) else {
       throw file.failure(label(key), "a readable attribute")
     }
-    return try value(of: attribute, key, strict: true, allowHeap: allowHeap)
+    return try value(of: attribute, key, strict: strict, allowHeap: allowHeap)
   }
 
   private func label(_ key: String) -> String { "\(name) attribute '\(key)'" }
@@ -85,6 +92,11 @@ extension HDF5Object {
       throw .damaged(
         path: file.path, object: label, expected: "at most \(file.byteCount) bytes",
         found: overflow ? "more than 64 bits can count" : "\(bytes)")
+    }
+    guard count <= HDF5Limits.attributeBytes / max(scalars.byteCount, 8) else {
+      throw .tooLarge(
+        path: file.path, object: label, bytes: "\(count) values",
+        limit: "\(HDF5Limits.attributeBytes) bytes in an attribute")
     }
     let isScalar = extents == .scalar
 
@@ -121,6 +133,7 @@ extension HDF5Object {
       return isScalar ? .string(texts[0]) : .strings(texts)
     case .variableString:
       guard allowHeap else {
+        guard strict else { return nil }
         throw .damaged(
           path: file.path, object: label, expected: "text of fixed length",
           found: "text of variable length")

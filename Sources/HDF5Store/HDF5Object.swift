@@ -1,4 +1,5 @@
 import CHDF5
+import Results
 
 #if canImport(Glibc)
   import Glibc
@@ -33,14 +34,28 @@ final class HDF5Object {
     /// could name another file by now.
     func mapped() throws(HDF5Error) -> MappedFile {
       if let mapping { return mapping }
+      let mapping = try MappedFile(path: path, descriptor: try descriptor())
+      self.mapping = mapping
+      return mapping
+    }
+
+    /// Fails unless HDF5 has opened the very file that was looked at before.
+    func requireIdentity(_ expected: stat) throws(HDF5Error) {
+      var found = stat()
+      guard fstat(try descriptor(), &found) == 0 else {
+        throw .unreadable(path: path, reason: systemReason())
+      }
+      guard found.st_dev == expected.st_dev, found.st_ino == expected.st_ino,
+        found.st_size == expected.st_size
+      else { throw .unreadable(path: path, reason: HDF5Guard.replaced) }
+    }
+
+    private func descriptor() throws(HDF5Error) -> Int32 {
       var driver: UnsafeMutableRawPointer?
       guard H5Fget_vfd_handle(handle.id, nl_H5P_DEFAULT(), &driver) >= 0, let driver else {
         throw failure("file", "its descriptor")
       }
-      let descriptor = driver.assumingMemoryBound(to: Int32.self).pointee
-      let mapping = try MappedFile(path: path, descriptor: descriptor)
-      self.mapping = mapping
-      return mapping
+      return driver.assumingMemoryBound(to: Int32.self).pointee
     }
 
     /// The error for an HDF5 call that has just failed on `object` while doing `action`.
@@ -69,32 +84,37 @@ final class HDF5Object {
   // MARK: Files
 
   /// Opens a file for reading and returns its root group.
+  ///
+  /// HDF5 sees the file here only if its seal is intact, if all of its metadata have checksums and
+  /// it says that it is a model, or if a child process has read it without harm.
   static func open(_ path: String) throws(HDF5Error) -> HDF5Object {
     let descriptor = try MappedFile.openForReading(path)
+    defer { close(descriptor) }
     var status = stat()
-    let known = fstat(descriptor, &status) == 0
-    var signature = [UInt8](repeating: 0, count: 8)
-    let signatureCount = pread(descriptor, &signature, 8, 0)
-    let reason = known && signatureCount >= 0 ? nil : systemReason()
-    close(descriptor)
-    if let reason { throw .unreadable(path: path, reason: reason) }
-    try FileSeal.check(path)
-
+    guard fstat(descriptor, &status) == 0 else {
+      throw .unreadable(path: path, reason: systemReason())
+    }
+    let superblock = try Superblock(path: path, descriptor: descriptor, size: Int(status.st_size))
+    let isSealed = try FileSeal.check(path, descriptor: descriptor)
     let access = try openAccess(path)
+    if !isSealed && !superblock.hasChecksums { try HDF5Guard.check(path, status, access) }
+
     guard let handle = HDF5Handle(H5Fopen(path, nl_H5F_ACC_RDONLY(), access.id)) else {
-      let hasSignature = signature == [0x89, 0x48, 0x44, 0x46, 0x0d, 0x0a, 0x1a, 0x0a]
-      guard hasSignature else {
-        let found = status.st_size == 0 ? "an empty file" : "a file of another kind"
-        throw .wrongKind(
-          path: path, expected: "an HDF5 file", found: found, advice: "check the path")
-      }
       let message = HDF5Library.deepestMessage() ?? "HDF5 gives no reason"
       throw .damaged(
         path: path, object: "file", expected: "a whole HDF5 file", found: message)
     }
     let file = FileState(
       handle: handle, path: path, isWriting: false, byteCount: Int(status.st_size))
-    return try root(of: file)
+    try file.requireIdentity(status)
+    let root = try root(of: file)
+    if !isSealed && superblock.hasChecksums {
+      let format = try root.attribute("format", allowHeap: false, strict: false)
+      if format != .string(FileFormat.model.rawValue) {
+        try HDF5Guard.check(path, status, access)
+      }
+    }
+    return root
   }
 
   /// Replaces the (empty, temporary) file at `temporary` by a new HDF5 file; messages will say
@@ -124,7 +144,7 @@ final class HDF5Object {
     return try root(of: file)
   }
 
-  private static func openAccess(_ path: String) throws(HDF5Error) -> HDF5Handle {
+  static func openAccess(_ path: String) throws(HDF5Error) -> HDF5Handle {
     let access = try list(nl_H5P_FILE_ACCESS(), path)
     guard
       // Closing the file closes what is open in it.
@@ -279,6 +299,8 @@ enum HDF5Limits {
   static let rank = 32
   /// Bytes of an array that are read at once.
   static let arrayBytes = 8 << 30
+  /// Bytes of an attribute in memory: the vocabulary's reference logits take half a megabyte.
+  static let attributeBytes = 16 << 20
   /// Arrays up to this size may be mostly fill values.
   static let sparseBytes = 64 << 20
   /// Bytes that one stored byte can stand for: deflate's best, with room.

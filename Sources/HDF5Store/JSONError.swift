@@ -23,6 +23,8 @@ public enum JSONError: Error, Equatable, Sendable {
   case duplicateKey(at: Position, key: String)
   /// Arrays and objects are nested deeper than `limit`.
   case tooDeep(at: Position, limit: Int)
+  /// There are more than `limit` of something, values say.
+  case tooMany(at: Position, what: String, limit: Int)
   /// The text is longer than `limit` bytes.
   case tooLong(bytes: Int, limit: Int)
 }
@@ -34,9 +36,11 @@ extension JSONError: CustomStringConvertible {
     case .unexpected(let position, let expected, let found):
       "JSON \(position): expected \(expected), found \(found)"
     case .duplicateKey(let position, let key):
-      "JSON \(position): expected each key once, found '\(key)' again"
+      "JSON \(position): expected each key once, found \(OneLine.quoted(key)) again"
     case .tooDeep(let position, let limit):
       "JSON \(position): expected at most \(limit) levels of nesting, found more"
+    case .tooMany(let position, let what, let limit):
+      "JSON \(position): expected at most \(limit) \(what), found more"
     case .tooLong(let bytes, let limit):
       "JSON: expected at most \(limit) bytes, found \(bytes)"
     }

@@ -1,63 +1,52 @@
 /// The keys of one JSON object, to find those that occur twice.
 ///
-/// Keys are compared as bytes: `String` would compare them up to Unicode equivalence, at ten times
-/// the cost for the non-ASCII keys of a vocabulary. An open-addressing table over one block of
-/// bytes; the hash is seeded, so that a hostile text cannot make it slow.
+/// Keys are compared as decoded bytes: `String` would compare them up to Unicode equivalence. An
+/// open-addressing table of hashes and places in the text, which keeps no key: 16 to 32 bytes a key,
+/// whatever its length. The hash is seeded, so that a hostile text cannot make it slow.
 struct JSONKeys {
-  private var bytes: [UInt8] = []
-  private var ends: [Int] = []
-  /// Indices into `ends`, or -1; the size is a power of two, at most half of it used.
-  private var slots: [Int32] = []
+  /// The hash in the upper half; in the lower, one more than the key's place. 0 where free. The size
+  /// is a power of two, at most half of it used.
+  private var slots: [UInt64] = []
+  private var count = 0
   private let seed = UInt64.random(in: 0...UInt64.max)
 
-  /// Adds a key; false if it is there already.
-  mutating func insert(_ key: [UInt8]) -> Bool {
-    // A few keys are faster compared one by one, and most objects have few.
-    if ends.count < 8 {
-      for index in ends.indices where equals(index, key) { return false }
-      append(key)
-      return true
-    }
-    if ends.count * 2 >= slots.count { grow() }
-    var slot = Int(truncatingIfNeeded: hash(key)) & (slots.count - 1)
-    while slots[slot] >= 0 {
-      if equals(Int(slots[slot]), key) { return false }
+  /// The longest text whose places fit.
+  static let textLimit = Int(UInt32.max) - 1
+
+  /// Adds a key that stands at `position` of the text; false if it is there already.
+  ///
+  /// - Parameter isEqual: whether the key at another position is the same; asked where hashes agree.
+  mutating func insert(_ key: [UInt8], at position: Int, isEqual: (Int) -> Bool) -> Bool {
+    if count * 2 >= slots.count { grow() }
+    let hash = hash(key)
+    var slot = Int(hash) & (slots.count - 1)
+    while slots[slot] != 0 {
+      if slots[slot] >> 32 == UInt64(hash), isEqual(Int(slots[slot] & 0xffff_ffff) - 1) {
+        return false
+      }
       slot = (slot + 1) & (slots.count - 1)
     }
-    slots[slot] = Int32(ends.count)
-    append(key)
+    slots[slot] = UInt64(hash) << 32 | UInt64(position + 1)
+    count += 1
     return true
   }
 
-  private mutating func append(_ key: [UInt8]) {
-    bytes.append(contentsOf: key)
-    ends.append(bytes.count)
-  }
-
-  private func range(_ index: Int) -> Range<Int> {
-    (index == 0 ? 0 : ends[index - 1])..<ends[index]
-  }
-
-  private func equals(_ index: Int, _ key: [UInt8]) -> Bool {
-    let range = range(index)
-    return range.count == key.count && bytes[range].elementsEqual(key)
-  }
-
   private mutating func grow() {
-    slots = [Int32](repeating: -1, count: max(64, slots.count * 2))
-    for index in ends.indices {
-      var slot = Int(truncatingIfNeeded: hash(bytes[range(index)])) & (slots.count - 1)
-      while slots[slot] >= 0 { slot = (slot + 1) & (slots.count - 1) }
-      slots[slot] = Int32(index)
+    var larger = [UInt64](repeating: 0, count: max(16, slots.count * 2))
+    for entry in slots where entry != 0 {
+      var slot = Int(entry >> 32) & (larger.count - 1)
+      while larger[slot] != 0 { slot = (slot + 1) & (larger.count - 1) }
+      larger[slot] = entry
     }
+    slots = larger
   }
 
-  private func hash(_ key: some Sequence<UInt8>) -> UInt64 {
+  private func hash(_ key: [UInt8]) -> UInt32 {
     var hash = seed
     for byte in key {
       hash = (hash ^ UInt64(byte)) &* 0x9E37_79B9_7F4A_7C15
       hash ^= hash >> 29
     }
-    return hash
+    return UInt32(truncatingIfNeeded: hash ^ hash >> 32)
   }
 }

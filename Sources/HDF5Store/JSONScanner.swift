@@ -3,21 +3,33 @@ import OrderedCollections
 /// A strict streaming JSON parser with limits.
 ///
 /// It accepts exactly the JSON of RFC 8259, in UTF-8 without a byte order mark; a duplicate key, a
-/// lone surrogate or anything after the value is an error. Memory stays within a small multiple of
-/// the text, and nesting within ``depthLimit``. The members of an object are handed over one by
-/// one, so a caller that knows what it wants builds no tree.
+/// lone surrogate or anything after the value is an error. Memory stays below twice the text and
+/// 64 MB, because the number of values and the length of each text are limited, and nesting is
+/// limited to ``depthLimit``. The members of an object are handed over one by one, so a caller that
+/// knows what it wants builds no tree.
 public struct JSONScanner {
   /// The most levels of arrays and objects.
   public static let depthLimit = 64
   /// The most bytes that are read where the caller names no other limit.
   public static let defaultLimit = 64 << 20
+  /// The most elements and members of all arrays and objects together.
+  public static let valueLimit = 1_000_000
+  /// The most of them where a tree is made, which takes up to 150 bytes for each.
+  public static let treeLimit = 400_000
+  /// The most bytes of a key.
+  public static let keyLimit = 64 << 10
+  /// The most bytes of a text.
+  public static let textLimit = 8 << 20
 
   private let base: UnsafePointer<UInt8>?
   private let count: Int
   private var position = 0
   private var depth = 0
-  /// The most bytes of one string, decoded.
+  /// The most bytes of one string, where a caller expects shorter ones than the limits above allow.
   public var stringLimit = Int.max
+  /// How many more elements and members there may be, and how many there may be at all.
+  private var valuesLeft: Int
+  private let values: Int
   /// The decoded bytes of the string read last, reused.
   private var scratch: [UInt8] = []
 
@@ -32,7 +44,8 @@ public struct JSONScanner {
   public static func parse(
     _ bytes: Span<UInt8>, limit: Int = defaultLimit
   ) throws(JSONError) -> JSONValue {
-    try scan(bytes, limit: limit) { (scanner: inout JSONScanner) throws(JSONError) -> JSONValue in
+    try scan(bytes, limit: limit, values: treeLimit) {
+      (scanner: inout JSONScanner) throws(JSONError) -> JSONValue in
       try scanner.value()
     }
   }
@@ -68,14 +81,20 @@ public struct JSONScanner {
   }
 
   /// Reads one value with a scanner and checks that nothing follows it.
+  ///
+  /// - Parameters:
+  ///   - bytes: the text in UTF-8.
+  ///   - limit: the most bytes that are accepted.
+  ///   - values: the most elements and members of all arrays and objects together.
   public static func scan<R>(
-    _ bytes: Span<UInt8>, limit: Int = defaultLimit,
+    _ bytes: Span<UInt8>, limit: Int = defaultLimit, values: Int = valueLimit,
     _ body: (inout JSONScanner) throws(JSONError) -> R
   ) throws(JSONError) -> R {
+    let limit = min(limit, JSONKeys.textLimit)
     guard bytes.count <= limit else { throw .tooLong(bytes: bytes.count, limit: limit) }
     return try bytes.withUnsafeBufferPointer {
       (buffer: UnsafeBufferPointer<UInt8>) throws(JSONError) -> R in
-      var scanner = JSONScanner(base: buffer.baseAddress, count: buffer.count)
+      var scanner = JSONScanner(base: buffer.baseAddress, count: buffer.count, values: values)
       let result = try body(&scanner)
       try scanner.finish()
       return result
@@ -94,9 +113,11 @@ public struct JSONScanner {
     }
   }
 
-  private init(base: UnsafePointer<UInt8>?, count: Int) {
+  private init(base: UnsafePointer<UInt8>?, count: Int, values: Int) {
     self.base = base
     self.count = count
+    self.values = values
+    self.valuesLeft = values
   }
 
   // MARK: Values
@@ -157,6 +178,11 @@ public struct JSONScanner {
     while try self.element(before: "]", isFirst: &isFirst, expected: "a value or ']'") {
       try element(&self)
     }
+  }
+
+  /// The error of a caller that finds, at this place, more than `limit` of what it looks for.
+  public func tooMany(_ what: String, limit: Int) -> JSONError {
+    .tooMany(at: place(position), what: what, limit: limit)
   }
 
   /// Reads text.
@@ -299,6 +325,8 @@ public struct JSONScanner {
       depth -= 1
       return false
     }
+    guard valuesLeft > 0 else { throw tooMany("values", limit: values) }
+    valuesLeft -= 1
     if isFirst {
       isFirst = false
       guard byte != nil, byte != UInt8(ascii: ",") else { throw unexpected(expected) }
@@ -316,12 +344,28 @@ public struct JSONScanner {
 
   /// Reads a key and its colon; the key is in `scratch`.
   private mutating func key(into keys: inout JSONKeys?, start: Int) throws(JSONError) {
-    try stringBytes("a key")
-    guard keys?.insert(scratch) ?? true else {
-      throw .duplicateKey(at: place(start), key: String(decoding: scratch, as: UTF8.self))
+    try stringBytes("a key", limit: JSONScanner.keyLimit)
+    if keys != nil {
+      let (text, key) = (self, scratch)
+      let isNew = keys?.insert(key, at: start) { other in text.hasString(key, at: other) } ?? true
+      guard isNew else {
+        throw .duplicateKey(at: place(start), key: String(decoding: scratch, as: UTF8.self))
+      }
     }
     guard next() == UInt8(ascii: ":") else { throw unexpected("':'") }
     position += 1
+  }
+
+  /// Whether the text at `place`, which has been read before, is `string` once it is decoded.
+  private func hasString(_ string: [UInt8], at place: Int) -> Bool {
+    var scanner = JSONScanner(base: base, count: count, values: 0)
+    scanner.position = place
+    do throws(JSONError) {
+      try scanner.stringBytes("a key")
+    } catch {
+      return false
+    }
+    return scanner.scratch == string
   }
 
   private mutating func word(_ word: StaticString) throws(JSONError) {
@@ -339,9 +383,11 @@ public struct JSONScanner {
   // MARK: Text
 
   /// Reads a string into `scratch`, decoded.
-  private mutating func stringBytes(_ what: String) throws(JSONError) {
+  private mutating func stringBytes(
+    _ what: String, limit: Int = textLimit
+  ) throws(JSONError) {
     guard next() == UInt8(ascii: "\""), let base else { throw unexpected(what) }
-    let start = position
+    let (start, limit) = (position, min(limit, stringLimit))
     position += 1
     scratch.removeAll(keepingCapacity: true)
     while true {
@@ -352,9 +398,8 @@ public struct JSONScanner {
         if byte < 0x20 || byte >= 0x80 || byte == 0x22 || byte == 0x5c { break }
         position += 1
       }
-      guard scratch.count + position - runStart <= stringLimit else {
-        throw .unexpected(
-          at: place(start), expected: "text of at most \(stringLimit) bytes", found: "longer text")
+      guard position - start <= limit else {
+        throw .tooMany(at: place(start), what: "bytes in \(what)", limit: limit)
       }
       if position > runStart {
         scratch.append(contentsOf: UnsafeBufferPointer(rebasing: buffer[runStart..<position]))

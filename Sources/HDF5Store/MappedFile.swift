@@ -7,7 +7,9 @@
 /// A whole file mapped read-only, unmapped when the last reference goes.
 ///
 /// Files of this module are replaced by renaming, never rewritten in place, so a mapping keeps
-/// seeing the file it was made from.
+/// seeing the file it was made from. A file that another program cuts short while it is mapped ends
+/// this process at the first byte that is gone (SIGBUS), as with every mapped file: sizes are taken
+/// from the open descriptor, but no check can hold for what happens after it.
 final class MappedFile: @unchecked Sendable {
   // Sendable: the mapping is never written.
   let path: String

@@ -6,6 +6,9 @@ struct SafetensorsHeader {
   private(set) var metadata: OrderedDictionary<String, String> = [:]
 
   /// A tensor as the header's text describes it, unchecked.
+  ///
+  /// The format's own limit of the header's length would let a text of 100 MB describe ten million
+  /// tensors; each takes far more memory than text, so their number is limited too.
   private struct Raw {
     var dtype: String?
     var shape: [Int]?
@@ -23,7 +26,7 @@ struct SafetensorsHeader {
     let length = UInt64(littleEndian: file.bytes.loadUnaligned(as: UInt64.self))
     let room = min(file.bytes.count - 8, SafetensorsFile.headerLimit)
     guard length <= UInt64(room) else {
-      throw damaged("header", "at most \(room) bytes", "\(length)")
+      throw damaged("header length", "at most \(room) bytes", "\(length)")
     }
     let dataStart = 8 + Int(length)
     let text = UnsafeRawBufferPointer(rebasing: file.bytes[8..<dataStart])
@@ -35,7 +38,7 @@ struct SafetensorsHeader {
     }
     for (name, raw) in raw {
       entries[name] = try SafetensorsHeader.entry(raw, dataStart: dataStart) {
-        damaged("tensor '\(name)'", $0, $1)
+        damaged("tensor " + OneLine.quoted(name), $0, $1)
       }
     }
     // Sorted by place, the tensors must follow each other from the data's first byte to its last.
@@ -46,7 +49,8 @@ struct SafetensorsHeader {
     }) {
       guard entry.bytes.lowerBound == end else {
         throw damaged(
-          "tensor '\(name)'", "data from byte \(end - dataStart), where the one before ends",
+          "tensor " + OneLine.quoted(name),
+          "data from byte \(end - dataStart), where the one before ends",
           "data_offsets from \(entry.bytes.lowerBound - dataStart)")
       }
       end = entry.bytes.upperBound
@@ -70,9 +74,15 @@ struct SafetensorsHeader {
         if name == "__metadata__" {
           try scanner.object { (scanner: inout JSONScanner, key: String) throws(JSONError) in
             texts[key] = try scanner.string()
+            guard texts.count <= HDF5Limits.objects else {
+              throw scanner.tooMany("texts in __metadata__", limit: HDF5Limits.objects)
+            }
           }
         } else {
           tensors[name] = try tensor(&scanner)
+          guard tensors.count <= HDF5Limits.objects else {
+            throw scanner.tooMany("tensors", limit: HDF5Limits.objects)
+          }
         }
       }
     }
@@ -97,6 +107,9 @@ struct SafetensorsHeader {
     var values: [Int] = []
     try scanner.array { (scanner: inout JSONScanner) throws(JSONError) in
       values.append(try scanner.integer())
+      guard values.count <= HDF5Limits.rank else {
+        throw scanner.tooMany("numbers in a shape or data_offsets", limit: HDF5Limits.rank)
+      }
     }
     return values
   }
@@ -105,15 +118,19 @@ struct SafetensorsHeader {
     _ raw: Raw, dataStart: Int, _ damaged: (String, String) -> HDF5Error
   ) throws(HDF5Error) -> SafetensorsFile.Entry {
     guard let dtype = raw.dtype, let shape = raw.shape, let offsets = raw.offsets else {
-      throw damaged("dtype, shape and data_offsets", "one of them missing")
+      let missing = [
+        raw.dtype == nil ? "dtype" : nil, raw.shape == nil ? "shape" : nil,
+        raw.offsets == nil ? "data_offsets" : nil,
+      ]
+      throw damaged(
+        "dtype, shape and data_offsets",
+        "no " + missing.compactMap { $0 }.joined(separator: ", no "))
     }
     guard let type = SafetensorsFile.ScalarType(rawValue: dtype) else {
       let known = SafetensorsFile.ScalarType.allCases.map(\.rawValue).joined(separator: ", ")
-      throw damaged("a dtype of \(known)", "'\(dtype)'")
+      throw damaged("a dtype of \(known)", OneLine.quoted(dtype))
     }
-    guard shape.count <= HDF5Limits.rank, shape.allSatisfy({ $0 >= 0 }) else {
-      throw damaged("at most \(HDF5Limits.rank) extents, none negative", "\(shape.prefix(40))")
-    }
+    guard shape.allSatisfy({ $0 >= 0 }) else { throw damaged("no negative extent", "\(shape)") }
     var bytes = type.byteCount
     for extent in shape {
       let (product, overflow) = bytes.multipliedReportingOverflow(by: extent)
@@ -122,7 +139,7 @@ struct SafetensorsHeader {
     }
     guard offsets.count == 2, offsets[0] >= 0, offsets[0] <= offsets[1],
       offsets[1] <= Int.max - dataStart
-    else { throw damaged("two rising data_offsets", "\(offsets.prefix(4))") }
+    else { throw damaged("two rising data_offsets", "\(offsets)") }
     guard offsets[1] - offsets[0] == bytes else {
       throw damaged(
         "\(bytes) bytes for \(dtype) of shape \(shape)",

@@ -8,8 +8,8 @@ public enum ModelError: Error, Equatable, CustomStringConvertible {
   case unusedTensors(names: [String])
   /// A tensor of another shape than the configuration asks for.
   case tensorShape(name: String, expected: [Int], found: [Int])
-  /// A tensor with a NaN or an infinity.
-  case nonFiniteTensor(name: String)
+  /// A tensor with a NaN or an infinity, and the index of the first if it is known.
+  case nonFiniteTensor(name: String, index: [Int]? = nil)
   /// A prompt with more tokens than the model has positions.
   case promptTooLong(prompt: Int, tokens: Int, limit: Int)
   /// A prompt without tokens, or no prompt at all.
@@ -50,8 +50,9 @@ public enum ModelError: Error, Equatable, CustomStringConvertible {
         + (names.count > 4 ? ", …" : "") + "; the file is of another architecture"
     case .tensorShape(let name, let expected, let found):
       "weights: tensor '\(name)' has shape \(found); the configuration asks for \(expected)"
-    case .nonFiniteTensor(let name):
-      "weights: tensor '\(name)' holds a NaN or an infinity; expected finite numbers only"
+    case .nonFiniteTensor(let name, let index):
+      "weights: tensor '\(name)' holds a NaN or an infinity"
+        + (index.map { ", the first at \($0)" } ?? "") + "; expected finite numbers only"
     case .promptTooLong(let prompt, let tokens, let limit):
       "prompt \(prompt): \(tokens) tokens; the model has n_ctx = \(limit) positions; shorten it"
     case .emptyPrompt(let prompt):

@@ -186,7 +186,9 @@ struct HuggingFaceAddedTokens {
   ) throws {
     let bytes = try HuggingFaceTokenizer.readBytes(path)
     do throws(JSONError) {
-      try JSONScanner.scan(bytes.span, limit: HuggingFaceTokenizer.sizeLimit) {
+      try JSONScanner.scan(
+        bytes.span, limit: HuggingFaceTokenizer.sizeLimit, values: HuggingFaceTokenizer.valueLimit
+      ) {
         (scanner: inout JSONScanner) throws(JSONError) in
         // A chat template is the longest text of a configuration.
         scanner.stringLimit = 1 << 20

@@ -62,7 +62,8 @@ public enum HuggingFaceExport {
         }
       case .rmsNorm:
         throw ModelSourceError.inexpressible(
-          format: "GPT2LMHeadModel", problem: "it has no RMSNorm; convert the model before 'rmsnorm'")
+          format: "GPT2LMHeadModel",
+          problem: "it has no RMSNorm; convert the model before 'rmsnorm'")
       case .none:
         guard type != .F16 else {
           throw ModelSourceError.inexpressible(

@@ -13,6 +13,9 @@ enum HuggingFaceTokenizer {
   static let tokenLimit = 1 << 19
   /// The most bytes of all its tokens, as they are written.
   static let textLimit = 16 << 20
+  /// The most elements and members that a file may have: they are read one by one, into tables with
+  /// limits of their own.
+  static let valueLimit = 16 << 20
 
   /// What is read of a directory.
   static let fileNames = [
@@ -118,7 +121,7 @@ enum HuggingFaceTokenizer {
   ) throws(ModelSourceError) -> VocabularyEntries {
     var vocabulary = VocabularyEntries()
     do {
-      try JSONScanner.scan(bytes.span, limit: sizeLimit) {
+      try JSONScanner.scan(bytes.span, limit: sizeLimit, values: valueLimit) {
         (scanner: inout JSONScanner) throws(JSONError) in
         try scanner.vocabulary(into: &vocabulary)
       }

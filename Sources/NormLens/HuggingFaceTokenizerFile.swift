@@ -24,7 +24,9 @@ struct HuggingFaceTokenizerFile {
     self.path = path
     let bytes = try HuggingFaceTokenizer.readBytes(path)
     do throws(JSONError) {
-      try JSONScanner.scan(bytes.span, limit: HuggingFaceTokenizer.sizeLimit) {
+      try JSONScanner.scan(
+        bytes.span, limit: HuggingFaceTokenizer.sizeLimit, values: HuggingFaceTokenizer.valueLimit
+      ) {
         (scanner: inout JSONScanner) throws(JSONError) in
         scanner.stringLimit = 1 << 16
         try scanner.object { (scanner: inout JSONScanner, key: String) throws(JSONError) in

@@ -85,8 +85,10 @@ public enum ModelFile {
   public static func write(
     _ checkpoint: Checkpoint, to path: String, dtype: ModelArchive.StoredType = .float32
   ) throws {
-    for (name, tensor) in checkpoint.tensors where !tensor.isFinite {
-      throw ModelError.nonFiniteTensor(name: name)
+    for (name, tensor) in checkpoint.tensors {
+      if let index = tensor.firstNonFiniteIndex {
+        throw ModelError.nonFiniteTensor(name: name, index: index)
+      }
     }
     let config = checkpoint.config
     // The reference is that of the numbers as they will be read back.

@@ -59,11 +59,11 @@ struct PublishedWeights {
     _ published: PublishedTensor, _ name: String, _ layout: MatrixLayout
   ) throws -> Tensor {
     let tensor = try published.read()
-    if !tensor.isFinite {
+    if let index = tensor.firstNonFiniteIndex {
       throw ModelSourceError.weights(
         path: published.path,
         problem: "tensor '\(published.published)' holds a NaN, an infinity or a number beyond "
-          + "float32's range; expected finite numbers only")
+          + "float32's range, the first at \(index); expected finite numbers only")
     }
     let turn = layout == .outIn && MatrixLayout.isMatrix(name) && tensor.rank == 2
     return turn ? tensor.transposed() : tensor

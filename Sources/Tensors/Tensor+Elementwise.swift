@@ -135,6 +135,21 @@ extension Tensor {
     return carries.allSatisfy { $0 & 0x8000_0000 == 0 }
   }
 
+  /// The index of the first scalar that is a NaN or an infinity, one number an axis; nil if every
+  /// scalar is finite.
+  public var firstNonFiniteIndex: [Int]? {
+    if isFinite { return nil }
+    return withUnsafeBufferPointer { source in
+      guard var flat = source.firstIndex(where: { !$0.isFinite }) else { return nil }
+      var index: [Int] = []
+      for extent in shape.reversed() {
+        index.insert(flat % extent, at: 0)
+        flat /= extent
+      }
+      return index
+    }
+  }
+
   @inline(__always)
   private static func zip(
     _ left: Tensor, _ right: Tensor, _ name: String, _ body: (Float, Float) -> Float

@@ -113,4 +113,49 @@ import Testing
     #expect(failure { _ = try JSONScanner.parseFile(scratch.path("no.json")) }?.kind == .unreadable)
     #expect(failure { _ = try JSONScanner.parseFile(scratch.directory) }?.kind == .unreadable)
   }
+
+  @Test func numbersOfValuesAreLimited() throws {
+    let many = "[" + String(repeating: "0,", count: JSONScanner.treeLimit - 1) + "0]"
+    #expect(try JSONScanner.parse(many).array?.count == JSONScanner.treeLimit)
+    let tooMany = "[" + String(repeating: "0,", count: JSONScanner.treeLimit) + "0]"
+    let error = #expect(throws: JSONError.self) { try JSONScanner.parse(tooMany) }
+    #expect(error?.description.contains("at most 400000 values, found more") == true)
+    // Nested ones count as well.
+    let nested = "[" + String(repeating: "[[]],", count: 200_000) + "0]"
+    #expect(throws: JSONError.self) { try JSONScanner.parse(nested) }
+  }
+
+  @Test func lengthsOfTextsAreLimited() throws {
+    let key = String(repeating: "k", count: JSONScanner.keyLimit + 1)
+    let keys = #expect(throws: JSONError.self) { try JSONScanner.parse("{\"\(key)\": 1}") }
+    #expect(
+      keys?.description == "JSON line 1, byte 1: expected at most 65536 bytes in a key, found more")
+    let text = String(repeating: "t", count: JSONScanner.textLimit + 1)
+    let texts = #expect(throws: JSONError.self) { try JSONScanner.parse("[\"\(text)\"]") }
+    #expect(texts?.description.contains("at most 8388608 bytes in text") == true)
+    #expect(throws: Never.self) { try JSONScanner.parse("[\"\(text.dropFirst(10))\"]") }
+  }
+
+  @Test func aKeyInEscapesIsTheSameKey() throws {
+    // Among many, where keys are found by their hashes.
+    let many = (0..<5000).map { "\"k\($0)é\": \($0)" }.joined(separator: ",")
+    let error = #expect(throws: JSONError.self) {
+      try JSONScanner.parse("{\(many), \"\\u006b77\\u00e9\": 0}")
+    }
+    #expect(error?.description.contains("'k77é' again") == true)
+    // Equal to a reader, but not the same bytes.
+    #expect(throws: Never.self) { try JSONScanner.parse("{\"é\": 1, \"e\u{301}\": 2}") }
+  }
+
+  @Test func messagesAreOneShortLine() throws {
+    let key = String(repeating: "long", count: 100) + "\\n\\u0007\\u2028"
+    let error = #expect(throws: JSONError.self) {
+      try JSONScanner.parse("{\"a\\nb\\u2028\": 1, \"a\\nb\\u2028\": 2}")
+    }
+    #expect(error?.description.hasSuffix("found 'a\\u{a}b\\u{2028}' again") == true)
+    let long = #expect(throws: JSONError.self) {
+      try JSONScanner.parse("{\"\(key)\": 1, \"\(key)\": 2}")
+    }
+    #expect((long?.description.utf8.count ?? 1000) < 250)
+  }
 }

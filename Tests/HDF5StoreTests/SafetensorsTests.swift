@@ -84,6 +84,81 @@ import Testing
     #expect(error?.description.contains("\n") == false)
   }
 
+  /// What a message must name for each fault: object, expected, found.
+  static let faults: [(header: String, parts: [String])] = [
+    (
+      #"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#,
+      ["tensor 'a'", "8 bytes for F32 of shape [2]", "data_offsets for 4"]
+    ),
+    (
+      #"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}}"#,
+      ["tensor 'b'", "data from byte 1", "data_offsets from 2"]
+    ),
+    (
+      #"{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}}"#,
+      ["tensor 'b'", "data from byte 3", "data_offsets from 2"]
+    ),
+    (
+      #"{"a":{"dtype":"U8","shape":[5],"data_offsets":[0,5]}}"#,
+      ["data", "5 bytes, as the header says", "found 4"]
+    ),
+    (
+      #"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#,
+      ["header", "each key once", "'a' again"]
+    ),
+    (
+      #"{"a":{"dtype":"F64","shape":[4611686018427387904,4],"data_offsets":[0,4]}}"#,
+      ["tensor 'a'", "product fits 64 bits", "4611686018427387904"]
+    ),
+    (#"{"a":{"dtype":"U8","shape":[-4],"data_offsets":[0,4]}}"#, ["tensor 'a'", "negative", "-4"]),
+    (
+      #"{"a":{"dtype":"Q8","shape":[4],"data_offsets":[0,4]}}"#,
+      ["tensor 'a'", "a dtype of F64, F32", "'Q8'"]
+    ),
+    (
+      #"{"a":{"dtype":"U8","data_offsets":[0,4]}}"#,
+      ["tensor 'a'", "dtype, shape", "found no shape"]
+    ),
+    (
+      #"{"a":{"dtype":"U8","shape":[4],"data_offsets":[4,0]}}"#,
+      ["tensor 'a'", "two rising data_offsets", "[4, 0]"]
+    ),
+    (
+      #"{"a\n\u001b[31m":{"dtype":"U8","shape":[5],"data_offsets":[0,4]}}"#,
+      [#"tensor 'a\u{a}\u{1b}[31m'"#, "5 bytes", "data_offsets for 4"]
+    ),
+  ]
+
+  @Test(arguments: faults)
+  func namesTheFault(_ header: String, _ parts: [String]) throws {
+    let path = try file(header, [1, 2, 3, 4])
+    let message = failure { _ = try SafetensorsFile(path: path) }?.description ?? "no error"
+    #expect(message.hasPrefix("\(path): ") && !message.contains(where: \.isNewline))
+    for part in parts { #expect(message.contains(part), "'\(part)' is missing: \(message)") }
+  }
+
+  @Test func numbersOfThingsAreLimited() throws {
+    let tensors = (0...100_000).map {
+      "\"\($0)\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}"
+    }
+    for (header, limit) in [
+      ("{" + tensors.joined(separator: ",") + "}", "100000 tensors"),
+      (
+        "{\"__metadata__\":{" + (0...100_000).map { "\"\($0)\":\"\"" }.joined(separator: ",")
+          + "}}",
+        "100000 texts in __metadata__"
+      ),
+      (
+        "{\"a\":{\"shape\":[" + String(repeating: "1,", count: 40) + "1]}}",
+        "32 numbers in a shape or data_offsets"
+      ),
+    ] {
+      let path = try file(header)
+      let message = failure { _ = try SafetensorsFile(path: path) }?.description ?? "no error"
+      #expect(message.contains("expected at most \(limit)"), "\(message)")
+    }
+  }
+
   @Test func refusesLengthsAndShortFiles() throws {
     for length in [UInt64.max, 1 << 40, 100_000_001, 3] {
       let path = try file("{}", length: length)

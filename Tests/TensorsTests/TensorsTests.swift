@@ -213,6 +213,10 @@ import Testing
     #expect(x.sum == 5 && x.maximumMagnitude == 3)
     #expect(x.isFinite && !Tensor([1, .nan], shape: [2]).isFinite)
     #expect(!Tensor([1, -.infinity], shape: [2]).isFinite)
+    #expect(x.firstNonFiniteIndex == nil)
+    let hole = Tensor([0, 1, 2, 3, .nan, .infinity], shape: [2, 3])
+    #expect(hole.firstNonFiniteIndex == [1, 1])
+    #expect(Tensor([.nan], shape: []).firstNonFiniteIndex == [])
     let statistics = rowStatistics(Tensor([0, 0, 0, 0], shape: [1, 4]), target: 2)[0]
     #expect(abs(statistics.entropy - 1.3862943611198906) < 1e-12)
     #expect(statistics.targetRank == 0 && abs(statistics.targetProbability - 0.25) < 1e-12)
