@@ -176,8 +176,8 @@ private struct ModelCard {
     let lines = steps.map { step in
       step
         + (checks[step].map {
-          " (log-probabilities within \(compact($0.logits)) of the largest logit, "
-            + "probabilities within \(compact($0.probabilities)))"
+          ": log-probabilities within \(compact($0.logits)) of the largest logit, "
+            + "probabilities within \(compact($0.probabilities))"
         } ?? "")
     }
     let list = steps.map { step -> JSONValue in
@@ -189,7 +189,7 @@ private struct ModelCard {
       return .object(members)
     }
     return (
-      "weight_processing", lines.isEmpty ? "none" : lines.joined(separator: ", "), .array(list)
+      "weight_processing", lines.isEmpty ? "none" : lines.joined(separator: "\n"), .array(list)
     )
   }
 
@@ -235,9 +235,11 @@ private struct ModelCard {
   var text: String {
     let shown = groups.map { $0.filter { !$0.text.isEmpty } }.filter { !$0.isEmpty }
     let width = shown.joined().map(\.name.count).max() ?? 0
+    let margin = String(repeating: " ", count: width + 2)
     return shown.map { facts in
       facts.map { fact in
-        fact.name + String(repeating: " ", count: width + 2 - fact.name.count) + fact.text
+        fact.name + margin.dropFirst(fact.name.count)
+          + fact.text.replacing("\n", with: "\n" + margin)
       }.joined(separator: "\n")
     }.joined(separator: "\n\n")
   }
