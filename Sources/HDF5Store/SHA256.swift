@@ -1,5 +1,9 @@
+import Tensors
+
 /// SHA-256 (FIPS 180-4), fed in pieces.
 struct SHA256 {
+  /// Whether the processor's own instructions are used where it has any.
+  private let usesInstructions: Bool
   private var state: [UInt32] = [
     0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a,
     0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
@@ -21,6 +25,8 @@ struct SHA256 {
     0xc671_78f2,
   ]
 
+  init(usesInstructions: Bool = true) { self.usesInstructions = usesInstructions }
+
   /// Takes more bytes.
   mutating func update(_ bytes: UnsafeRawBufferPointer) {
     byteCount += bytes.count
@@ -30,11 +36,12 @@ struct SHA256 {
       pending.append(contentsOf: taken)
       rest = rest.dropFirst(taken.count)
       guard pending.count == 64 else { return }
-      pending.withUnsafeBytes { SHA256.absorb($0, into: &state) }
+      let block = pending
+      block.withUnsafeBytes { absorb($0) }
       pending.removeAll(keepingCapacity: true)
     }
     let whole = rest.count / 64 * 64
-    SHA256.absorb(UnsafeRawBufferPointer(rebasing: rest.prefix(whole)), into: &state)
+    absorb(UnsafeRawBufferPointer(rebasing: rest.prefix(whole)))
     pending.append(contentsOf: rest.dropFirst(whole))
   }
 
@@ -63,6 +70,15 @@ struct SHA256 {
   }
 
   /// Works whole blocks of 64 bytes into the state.
+  private mutating func absorb(_ blocks: UnsafeRawBufferPointer) {
+    let isDone =
+      usesInstructions
+      && state.withUnsafeMutableBufferPointer { state in
+        state.baseAddress.map { sha256($0, absorb: blocks) } ?? false
+      }
+    if !isDone { SHA256.absorb(blocks, into: &state) }
+  }
+
   private static func absorb(_ blocks: UnsafeRawBufferPointer, into state: inout [UInt32]) {
     guard !blocks.isEmpty else { return }
     withUnsafeTemporaryAllocation(of: UInt32.self, capacity: 64) { w in

@@ -47,6 +47,17 @@ import Testing
     #expect(pieces.hexDigest() == digest)
   }
 
+  /// The processor's own instructions and the portable rounds.
+  @Test(arguments: [0, 1, 63, 64, 65, 127, 128, 4096, 100_003])
+  func sha256EitherWay(count: Int) {
+    let bytes = (0..<count).map { UInt8(truncatingIfNeeded: $0 &* $0 &* 31 &+ $0 >> 3) }
+    var fast = SHA256()
+    fast.update(bytes)
+    var portable = SHA256(usesInstructions: false)
+    portable.update(bytes)
+    #expect(fast.hexDigest() == portable.hexDigest())
+  }
+
   @Test func halfPrecisionWidensEveryPattern() {
     for bits in UInt16.min...UInt16.max {
       let expected = Float(Float16(bitPattern: bits))

@@ -54,4 +54,8 @@ void nl_softmax(
 // The CRC-32C of data[n], continuing from the checksum `crc` of the bytes before (0 if none).
 uint32_t nl_crc32c(uint32_t crc, const void *data, size_t n);
 
+// Works blocks of 64 bytes into the state[8] of a SHA-256. Returns 0, having done nothing, where the
+// CPU has no instructions for it.
+int nl_sha256(uint32_t *state, const void *data, size_t blocks);
+
 #endif
