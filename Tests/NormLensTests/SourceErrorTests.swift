@@ -180,7 +180,7 @@ import Testing
     let entries = (0..<100_001).map { "\"t\($0)\": \"x\"" }.joined(separator: ",")
     try scratch.write(
       "{\"weight_map\": {\(entries)}}", as: "sharded/model.safetensors.index.json")
-    expectRefusal(directory, saying: ["100001 tensors", "at most 100000"])
+    expectRefusal(directory, saying: ["more than 100000 tensors"])
     try scratch.write(
       String(repeating: " ", count: 17 << 20), as: "sharded/model.safetensors.index.json")
     expectRefusal(directory, saying: ["index.json", "bytes"])
