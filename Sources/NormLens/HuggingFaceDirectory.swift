@@ -36,12 +36,26 @@ enum HuggingFaceDirectory {
         expected: "at least \(payload.tokenCount), the tokens of the tokenizer beside it",
         found: "\(config.dVocab)")
     }
-    let name = URL(fileURLWithPath: directory).standardizedFileURL.lastPathComponent
+    let (name, origin) = Self.name(of: directory)
     let fileName = (source.path as NSString).lastPathComponent
     return Checkpoint(
       config: config, tensors: weights.tensors, tokenizer: payload, specialTokens: special,
-      identity: GPT2.Identity(
-        name: name, source: "Hugging Face directory '\(name)', \(fileName): \(weights.facts)"),
+      identity: GPT2.Identity(name: name, source: "\(origin), \(fileName): \(weights.facts)"),
       publishedConfig: file.json)
+  }
+
+  /// The name of the model in a directory and where it comes from. Hugging Face's cache has
+  /// `models--OWNER--NAME/snapshots/REVISION`.
+  private static func name(of directory: String) -> (name: String, origin: String) {
+    let path = URL(fileURLWithPath: directory).standardizedFileURL.pathComponents
+    let last = path.last ?? directory
+    if path.count > 2, path[path.count - 2] == "snapshots" {
+      let repository = path[path.count - 3].components(separatedBy: "--")
+      if repository.count > 1, repository[0] == "models", let name = repository.last {
+        let owned = repository.dropFirst().joined(separator: "/")
+        return (name, "Hugging Face repository '\(owned)' at \(last)")
+      }
+    }
+    return (last, "Hugging Face directory '\(last)'")
   }
 }

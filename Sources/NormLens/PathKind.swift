@@ -16,6 +16,8 @@ package enum PathKind {
     do {
       switch try attributes(path)[.type] as? FileAttributeType {
       case .typeDirectory?: self = .directory
+      // A link that is still one leads to nothing.
+      case .typeSymbolicLink?: self = .missing
       default: self = .file
       }
     } catch CocoaError.fileReadNoPermission {

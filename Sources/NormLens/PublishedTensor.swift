@@ -51,7 +51,7 @@ enum SafetensorsWeights {
     let index = try ShardIndex(path: path)
     var tensors: [PublishedTensor] = []
     var byteCount = 0
-    for shard in index.shards {
+    for (shard, names) in index.tensorsByShard {
       let shardPath = index.path(of: shard)
       guard PathKind(shardPath) != .missing else {
         throw ModelSourceError.unreadable(
@@ -69,7 +69,7 @@ enum SafetensorsWeights {
         }
         byteCount += entry.shape.reduce(entry.type.byteCount, *)
       }
-      for (name, listed) in index.map where listed == shard && file[entry: name] == nil {
+      for name in names where file[entry: name] == nil {
         throw ModelSourceError.weights(
           path: shardPath, problem: "tensor '\(name)' is missing, though \(path) puts it here")
       }

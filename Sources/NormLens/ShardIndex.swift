@@ -17,7 +17,12 @@ struct ShardIndex {
   static let countLimit = 100_000
 
   /// The files, each once, in the order of their first tensors.
-  var shards: [String] { Array(OrderedSet(map.values)) }
+  var shards: [String] { Array(tensorsByShard.keys) }
+
+  /// The tensors that each file should hold.
+  var tensorsByShard: OrderedDictionary<String, [String]> {
+    map.reduce(into: [:]) { $0[$1.value, default: []].append($1.key) }
+  }
 
   /// Where the shard `name` lies: beside the index.
   func path(of name: String) -> String {
@@ -48,7 +53,7 @@ struct ShardIndex {
     guard map.count <= Self.countLimit else {
       throw ModelSourceError.weights(
         path: path,
-        problem: "weight_map names \(map.count) tensors; expected at most \(Self.countLimit)")
+        problem: "weight_map names more than \(Self.countLimit) tensors; expected fewer")
     }
     for (tensor, shard) in map where !Self.isPlain(shard) {
       throw ModelSourceError.weights(
@@ -75,7 +80,12 @@ struct ShardIndex {
         case "weight_map":
           var entries: OrderedDictionary<String, String> = [:]
           try scanner.object { (scanner: inout JSONScanner, tensor: String) throws(JSONError) in
-            entries[tensor] = try scanner.string()
+            // One too many shows that there are too many; the others need not be kept.
+            if entries.count > countLimit {
+              try scanner.skip()
+            } else {
+              entries[tensor] = try scanner.string()
+            }
           }
           map = entries
         case "metadata":

@@ -180,7 +180,7 @@ import Testing
     let entries = (0..<100_001).map { "\"t\($0)\": \"x\"" }.joined(separator: ",")
     try scratch.write(
       "{\"weight_map\": {\(entries)}}", as: "sharded/model.safetensors.index.json")
-    expectRefusal(directory, saying: ["100001 tensors", "at most 100000"])
+    expectRefusal(directory, saying: ["more than 100000 tensors"])
     try scratch.write(
       String(repeating: " ", count: 17 << 20), as: "sharded/model.safetensors.index.json")
     expectRefusal(directory, saying: ["index.json", "bytes"])
@@ -221,7 +221,7 @@ import Testing
   func stranger(_ name: String, _ parts: [String]) throws {
     let scratch = try TemporaryDirectory()
     let directory = try scratch.checkpoint { $0.add(name, zeros: [24]) }
-    expectRefusal(directory, saying: ["model.safetensors", name] + parts)
+    expectRefusal(directory, saying: ["model.safetensors"] + parts)
   }
 
   @Test(arguments: ["I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "F8_E4M3"])
@@ -322,7 +322,7 @@ import Testing
       ("h_._1", "h_._7", ["tf_model.h5", "h.1.ln_1.weight", "missing"]),
       ("c_fc", "c_fx", ["h_._0/mlp/c_fx", "no part of a GPT-2"]),
       ("ln_f", "ln_g", ["no part of a GPT-2", "ln_g"]),
-      ("gamma:0", "score:0", ["no part of a GPT-2"]),
+      ("gamma:0", "score:0", ["no language model's", "score"]),
     ] {
       let scratch = try TemporaryDirectory()
       let directory = try scratch.form("keras")

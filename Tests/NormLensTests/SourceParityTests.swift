@@ -98,20 +98,23 @@ import Testing
   @Test func linksAreFollowed() throws {
     let scratch = try TemporaryDirectory()
     let manager = FileManager.default
-    for path in ["blobs", "snapshot"] {
-      try manager.createDirectory(atPath: scratch.file(path), withIntermediateDirectories: false)
+    let snapshot = "models--someone--gpt2-tiny/snapshots/607a30d7"
+    for path in ["blobs", snapshot] {
+      try manager.createDirectory(atPath: scratch.file(path), withIntermediateDirectories: true)
     }
     let source = Sources.directory("sharded")
     for (index, name) in try manager.contentsOfDirectory(atPath: source).enumerated() {
       try manager.copyItem(atPath: "\(source)/\(name)", toPath: scratch.file("blobs/\(index)"))
       try manager.createSymbolicLink(
-        atPath: scratch.file("snapshot/\(name)"), withDestinationPath: "../blobs/\(index)")
+        atPath: scratch.file("\(snapshot)/\(name)"), withDestinationPath: "../../../blobs/\(index)")
     }
-    let linked = try Checkpoint.open(scratch.file("snapshot"))
+    let linked = try Checkpoint.open(scratch.file(snapshot))
     let plain = try Checkpoint.open(source)
     #expect(linked.tensors == plain.tensors)
+    #expect(linked.identity.name == "gpt2-tiny")
+    #expect(linked.identity.source.contains("'someone/gpt2-tiny' at 607a30d7"))
     try manager.createSymbolicLink(
-      atPath: scratch.file("link"), withDestinationPath: "snapshot")
+      atPath: scratch.file("link"), withDestinationPath: snapshot)
     #expect(try Checkpoint.open(scratch.file("link")).tensors == linked.tensors)
   }
 
