@@ -20,7 +20,11 @@ struct ProcessedWeights {
 
   /// `W ← (I − 11ᵀ/d)·diag(γ/√ε)·W`, `c ← c + βᵀW`; then there are no norms any more.
   mutating func foldAffineNorms() throws(ModelError) {
-    guard config.normalization == .layerNorm else { throw noNorm(.foldAffineNorms) }
+    guard config.normalization == .layerNorm else {
+      throw .processing(
+        step: WeightProcessing.foldAffineNorms.rawValue,
+        problem: "normalization is \(config.normalization.rawValue); expected layernorm")
+    }
     let root = config.layerNormEpsilon.squareRoot()
     untieUnembedding()
     for reader in readers {
@@ -271,9 +275,8 @@ struct ProcessedWeights {
   private func noNorm(_ step: WeightProcessing) -> ModelError {
     .processing(
       step: step.rawValue,
-      problem:
-        "the model's normalization is \(config.normalization.rawValue); expected a norm; leave "
-        + "the step out")
+      problem: "the model has no norm; expected "
+        + (step == .foldLN ? "LayerNorm or RMSNorm" : "LayerNorm") + "; leave the step out")
   }
 
   // MARK: tensors
