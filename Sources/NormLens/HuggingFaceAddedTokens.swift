@@ -66,7 +66,7 @@ struct HuggingFaceAddedTokens {
         let there = ids.keys.first { $0 == token.text } ?? ""
         guard other == id, there.unicodeScalars.elementsEqual(token.text.unicodeScalars) else {
           throw .field(
-            path: path, field: "added token '\(token.text.prefix(60))'", expected: "id \(other)",
+            path: path, field: "added token \(token.text.prefix(60))", expected: "id \(other)",
             found: "\(id)")
         }
         continue
@@ -133,8 +133,13 @@ struct HuggingFaceAddedTokens {
   /// Reads `tokenizer_config.json` or `special_tokens_map.json`: fields that name tokens.
   mutating func readConfiguration(_ path: String) throws {
     var tokens: [Token] = []
+    var fields = 0
     try scan(path) { (scanner: inout JSONScanner) throws(JSONError) in
       try scanner.object { (scanner: inout JSONScanner, key: String) throws(JSONError) in
+        fields += 1
+        guard fields <= 4096 else {
+          throw scanner.fault(expected: "at most 4096 fields", found: "another")
+        }
         switch key {
         case "add_prefix_space":
           try scanner.expect([.bool(false), .null], "'add_prefix_space' of false")
@@ -210,14 +215,21 @@ struct HuggingFaceAddedTokens {
       found: "'\(className.prefix(60))'")
   }
 
-  /// Finds the ids of the tokens that are named without one.
+  /// Finds the ids of the tokens that are named without one, and compares those that are known.
   ///
-  /// - Throws: `ModelSourceError.field` for one that is nowhere: the library would append it, and ids
-  ///   would depend on the order of fields.
+  /// - Throws: `ModelSourceError.field` for a token that the vocabulary has with another id, where the
+  ///   library takes that one, and for one that is nowhere: the library would append it, and ids would
+  ///   depend on the order of fields.
   mutating func findNamed(
     in vocabulary: VocabularyEntries, path: String
   ) throws(ModelSourceError) {
-    let there = vocabulary.ids(of: named.map(\.text).filter { ids[$0] == nil })
+    let there = vocabulary.ids(of: named.map(\.text) + ids.keys)
+    for (text, id) in ids.sorted(by: { $0.value < $1.value }) {
+      guard let other = there[text], other != id else { continue }
+      throw .field(
+        path: path, field: "added token \(text.prefix(60))",
+        expected: "id \(other), as the vocabulary has", found: "\(id)")
+    }
     for (text, source, field) in named where !text.isEmpty && ids[text] == nil {
       guard let id = there[text] else {
         throw .field(
