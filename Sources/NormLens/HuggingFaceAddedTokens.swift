@@ -61,16 +61,16 @@ struct HuggingFaceAddedTokens {
         named.append((token.text, path, "added token"))
         continue
       }
-      if let other = ids.updateValue(id, forKey: token.text) {
-        // Swift takes texts for equal that differ in their form of é; the library does not.
-        let there = ids.keys.first { $0 == token.text } ?? ""
+      if let known = ids.index(forKey: token.text) {
+        let (there, other) = ids[known]
         guard other == id, there.unicodeScalars.elementsEqual(token.text.unicodeScalars) else {
           throw .field(
-            path: path, field: "added token '\(token.text.prefix(60))'", expected: "id \(other)",
+            path: path, field: "added token \(token.text.prefix(60))", expected: "id \(other)",
             found: "\(id)")
         }
         continue
       }
+      ids[token.text] = id
       normalized[token.isNormalized, default: []].append(Array(token.text.utf8))
     }
     try checkOrder(path)
@@ -133,8 +133,13 @@ struct HuggingFaceAddedTokens {
   /// Reads `tokenizer_config.json` or `special_tokens_map.json`: fields that name tokens.
   mutating func readConfiguration(_ path: String) throws {
     var tokens: [Token] = []
+    var fields = 0
     try scan(path) { (scanner: inout JSONScanner) throws(JSONError) in
       try scanner.object { (scanner: inout JSONScanner, key: String) throws(JSONError) in
+        fields += 1
+        guard fields <= 4096 else {
+          throw scanner.fault(expected: "at most 4096 fields", found: "another")
+        }
         switch key {
         case "add_prefix_space":
           try scanner.expect([.bool(false), .null], "'add_prefix_space' of false")
@@ -212,15 +217,31 @@ struct HuggingFaceAddedTokens {
       found: "'\(className.prefix(60))'")
   }
 
-  /// Finds the ids of the tokens that are named without one.
+  /// Finds the ids of the tokens that are named without one, and compares those that are known.
   ///
-  /// - Throws: `ModelSourceError.field` for one that is nowhere: the library would append it, and ids
-  ///   would depend on the order of fields.
+  /// - Throws: `ModelSourceError.field` for a token that the vocabulary has with another id, where the
+  ///   library takes that one, and for one that is nowhere: the library would append it, and ids would
+  ///   depend on the order of fields.
   mutating func findNamed(
     in vocabulary: VocabularyEntries, path: String
   ) throws(ModelSourceError) {
-    let there = vocabulary.ids(of: named.map(\.text).filter { ids[$0] == nil })
-    for (text, source, field) in named where !text.isEmpty && ids[text] == nil {
+    let there = vocabulary.ids(of: named.map(\.text) + ids.keys)
+    for (text, id) in ids.sorted(by: { $0.value < $1.value }) {
+      guard let other = there[text], other != id else { continue }
+      throw .field(
+        path: path, field: "added token \(text.prefix(60))",
+        expected: "id \(other), as the vocabulary has", found: "\(id)")
+    }
+    for (text, source, field) in named where !text.isEmpty {
+      if let known = ids.index(forKey: text) {
+        // Swift takes texts for equal that differ in their form of é; the library does not.
+        guard ids[known].key.unicodeScalars.elementsEqual(text.unicodeScalars) else {
+          throw .field(
+            path: source, field: field, expected: "one form of an added token",
+            found: "another form of '\(text.prefix(60))'")
+        }
+        continue
+      }
       guard let id = there[text] else {
         throw .field(
           path: source, field: field, expected: "a token of \(path) or an added one",

@@ -84,6 +84,11 @@ enum HuggingFaceTokenizer {
       if let merges, let mergesBytes { try compare(tables, mergesBytes, merges, source) }
     }
     try checkMerges(tables, special, path: source.mergesPath)
+    do {
+      _ = try Tokenizer(tables: tables, bos: nil, eos: nil)
+    } catch {
+      throw problem(error, source.path, source.mergesPath)
+    }
     special.added = addedIDs(tables, special)
     return TokenizerPayload(
       vocabJSON: try vocabBytes ?? HuggingFaceTokenizerFile.vocabularyText(source.vocabulary),
@@ -107,11 +112,15 @@ enum HuggingFaceTokenizer {
   // MARK: Files
 
   /// The bytes of a file within the limit.
-  static func readBytes(_ path: String) throws -> [UInt8] {
+  static func readBytes(_ path: String) throws(ModelSourceError) -> [UInt8] {
     do {
       return try FileBytes.read(path, limit: sizeLimit)
-    } catch let error where error.kind == .unreadable {
-      throw ModelSourceError.unreadable(path)
+    } catch .tooLarge(_, _, let found, _) {
+      throw .weights(path: path, problem: "expected at most \(sizeLimit) bytes, found \(found)")
+    } catch .unreadable(_, let reason) {
+      throw .unreadable(path: path, reason: reason)
+    } catch {
+      throw .unreadable(path)
     }
   }
 

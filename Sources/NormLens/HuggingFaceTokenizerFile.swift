@@ -182,6 +182,7 @@ extension JSONScanner {
   /// Reads a value that must be one of a few.
   mutating func expect(_ values: [JSONValue], _ expected: String) throws(JSONError) {
     if isAtTree { throw fault(expected: expected, found: "an object or an array") }
+    let start = self
     let value = try value()
     if values.contains(value) { return }
     let found: String =
@@ -191,7 +192,7 @@ extension JSONScanner {
       case .number(let number): "\(number.integer.map(String.init) ?? "\(number.double)")"
       default: value.kindName
       }
-    throw fault(expected: expected + " before this", found: found)
+    throw start.fault(expected: expected, found: found)
   }
 
   /// Reads any value of at most 65,536 parts and forgets it.

@@ -71,15 +71,16 @@ struct BenchCommand: ParsableCommand {
       try? FileManager.default.removeItem(at: directory)
       slots.forEach(TemporaryFiles.forget)
     }
-    try ModelFile.write(try Checkpoint.random(config, name: "bench", seed: 0), to: path)
+    if wanted != ["tokenize"] {
+      try ModelFile.write(try Checkpoint.random(config, name: "bench", seed: 0), to: path)
+    }
 
     let limits = MachineLimits.measure()
     var results: [Measurement] = []
     for name in names where wanted?.contains(name) ?? true {
       results.append(try measure(name, path, config, limits))
     }
-    let model = try GPT2.load(path)
-    let writing = try wanted == nil ? writingSpeed(model, directory) : nil
+    let writing = try wanted == nil ? writingSpeed(try GPT2.load(path), directory) : nil
     Terminal.print(
       json ? text(limits, results, writing) : table(limits, results, writing, config))
   }

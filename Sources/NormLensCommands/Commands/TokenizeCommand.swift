@@ -53,13 +53,13 @@ struct TokenizeCommand: ParsableCommand {
   /// Calls `body` with each text of a file.
   private func readTexts(_ path: String, _ body: (String) throws -> Void) throws {
     let bytes = try readBytes(path)
+    // Before anything is printed.
+    if errors == .strict { _ = try validText(bytes, path) }
     let end = endsWithNull ? 0 : UInt8(ascii: "\n")
     var start = 0
     while start < bytes.count {
       let stop = bytes[start...].firstIndex(of: end) ?? bytes.count
-      let line = bytes[start..<stop]
-      if errors == .strict { _ = try validText(line, path, from: start) }
-      try body(String(decoding: line, as: UTF8.self))
+      try body(String(decoding: bytes[start..<stop], as: UTF8.self))
       start = stop + 1
     }
   }

@@ -82,7 +82,7 @@ struct PromptOptions: ParsableArguments {
 /// The text of a file, which must be UTF-8: another encoding would be other tokens than its author
 /// sees.
 func readText(_ path: String) throws -> String {
-  try validText(try readBytes(path)[...], path, from: 0)
+  try validText(try readBytes(path), path)
 }
 
 /// The bytes of a file or a pipe.
@@ -96,10 +96,10 @@ func readBytes(_ path: String) throws -> [UInt8] {
   }
 }
 
-/// The text that a stretch of a file's bytes is, which starts at byte `start` of the file.
-func validText(_ bytes: ArraySlice<UInt8>, _ path: String, from start: Int) throws -> String {
+/// The text that the bytes of a file are.
+func validText(_ bytes: [UInt8], _ path: String) throws -> String {
   if let text = String(validating: bytes, as: UTF8.self) { return text }
-  var (decoder, iterator, offset) = (UTF8(), bytes.makeIterator(), start)
+  var (decoder, iterator, offset) = (UTF8(), bytes.makeIterator(), 0)
   while case .scalarValue(let scalar) = decoder.decode(&iterator) { offset += UTF8.width(scalar) }
   throw CommandError(
     "\(path): not UTF-8 at byte \(offset); convert it, as with iconv -f latin1 -t utf-8",
