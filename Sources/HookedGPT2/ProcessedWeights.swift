@@ -226,7 +226,7 @@ struct ProcessedWeights {
   }
 
   /// The first reader that answers to a constant, in words; nil if none does.
-  private func readerOfTheMean() -> String? {
+  func readerOfTheMean() -> String? {
     let ones = [Double](repeating: 1, count: d)
     return readers.lazy.compactMap { reader in
       guard let W = tensors[reader.matrix] else { return nil }

@@ -108,4 +108,13 @@ public enum WeightProcessing: String, Sendable, CaseIterable {
     case .foldValueBiases: model.foldValueBiases()
     }
   }
+
+  /// The first weight that answers to a constant added to the stream, in words; nil if none does.
+  ///
+  /// - Precondition: the tensors fit the configuration.
+  package static func readerOfTheMean(
+    _ tensors: [String: Tensor], config: GPT2Config
+  ) -> String? {
+    ProcessedWeights(tensors: tensors, config: config).readerOfTheMean()
+  }
 }

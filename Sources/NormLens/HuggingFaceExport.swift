@@ -71,7 +71,14 @@ public enum HuggingFaceExport {
             problem: "float16 cannot hold the gain 1e6 of a model without LayerNorms; "
               + "use bfloat16 or float32")
         }
-        try Form.checkReadsIgnoreMean(checkpoint)
+        let source = Dictionary(
+          uniqueKeysWithValues: checkpoint.tensors.map { ($0.key, $0.value) })
+        // A LayerNorm cannot but remove the mean: the weights that read the stream must ignore it.
+        if let reader = WeightProcessing.readerOfTheMean(source, config: model) {
+          throw ModelSourceError.inexpressible(
+            format: "GPT2LMHeadModel",
+            problem: "it always removes the stream's mean, which this model reads: \(reader)")
+        }
         for (name, tensor) in checkpoint.tensors where !name.hasPrefix("unembed.") {
           // The order of `save_pretrained`: each norm before the weights that read it.
           if let norm = Form.norm(before: name) { addNorm(norm, gain, model.dModel) }
@@ -136,37 +143,6 @@ public enum HuggingFaceExport {
       }
       tensors["lm_head.weight"] = head
       tensors["transformer.ln_f.bias"] = Tensor(repeating: 1, shape: [d])
-    }
-
-    private static func largestRowMean(_ W: Tensor) -> Double {
-      let (rows, d) = (W.shape[0], W.shape[1])
-      let source = W.span
-      var largest = 0.0
-      for row in 0..<rows {
-        var sum = 0.0
-        for i in 0..<d { sum += Double(source[row * d + i]) }
-        largest = max(largest, abs(sum / Double(d)))
-      }
-      return largest
-    }
-
-    /// A LayerNorm cannot but remove the mean: the weights that read the stream must ignore it.
-    private static func checkReadsIgnoreMean(_ checkpoint: Checkpoint) throws(ModelSourceError) {
-      for (name, tensor) in checkpoint.tensors {
-        let share: Double
-        if norm(before: name) != nil {
-          share = Double(tensor.meanOverRows().maximumMagnitude)
-        } else if name == "unembed.weight" {
-          share = Form.largestRowMean(tensor)
-        } else {
-          continue
-        }
-        guard share <= 1e-6 * Double(tensor.maximumMagnitude) else {
-          throw .inexpressible(
-            format: "GPT2LMHeadModel",
-            problem: "'\(name)' reads the stream's mean, which it always removes")
-        }
-      }
     }
   }
 

@@ -63,6 +63,7 @@ struct ConvertCommand: ParsableCommand {
     case .huggingface: try AtomicDirectory.checkVacant(output)
     }
     var checkpoint = try Checkpoint.open(source, processing: steps)
+    processing.noteSkipped(of: checkpoint)
     if let name { checkpoint.identity.name = name }
     if let origin { checkpoint.identity.source = origin }
     if let license { checkpoint.identity.license = license }

@@ -5,7 +5,8 @@ import NormLens
 /// The model and how to compute with it.
 struct ModelOptions: ParsableArguments {
   @Argument(
-    help: "A model file, a Hugging Face directory, or mini, mini-vanilla, mini-lnfree.",
+    help:
+      "A model file, a Hugging Face directory or weight file, or mini, mini-vanilla, mini-lnfree.",
     completion: .file())
   var model: String
 
@@ -28,7 +29,7 @@ struct ModelOptions: ParsableArguments {
     compute.apply()
     let checkpoint = try Checkpoint.open(
       model, processing: try processing.steps, verify: !noVerify)
-    for skipped in checkpoint.skippedProcessing { Terminal.note("--process: skipped \(skipped)") }
+    processing.noteSkipped(of: checkpoint)
     return checkpoint
   }
 }
@@ -47,6 +48,11 @@ struct ProcessingOptions: ParsableArguments {
   /// The steps in canonical order.
   var steps: [WeightProcessing] {
     get throws { try process.map { try WeightProcessing.parse($0) } ?? [] }
+  }
+
+  /// Says which steps had nothing to do.
+  func noteSkipped(of checkpoint: Checkpoint) {
+    for skipped in checkpoint.skippedProcessing { Terminal.note("--process: skipped \(skipped)") }
   }
 }
 
