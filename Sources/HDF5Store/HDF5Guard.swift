@@ -73,7 +73,7 @@ enum HDF5Guard {
     switch nl_guard_outcome(report.pointee.outcome) {
     case NL_GUARD_SOUND: return
     case NL_GUARD_REFUSED where expected.isEmpty:
-      throw damaged(reason.isEmpty ? "HDF5 gives no reason" : HDF5Library.shortened(reason))
+      throw damaged(words(reason))
     case NL_GUARD_REFUSED:
       throw .damaged(
         path: path, object: object, expected: expected, found: "\(reason) (damaged HDF5)")
@@ -89,6 +89,16 @@ enum HDF5Guard {
         reason: String(cString: strerror(report.pointee.detail)))
     default: throw damaged("HDF5 ended the process that read it in a trial")
     }
+  }
+
+  /// What HDF5 says, and what it may mean: a later release writes what this one cannot read.
+  private static func words(_ reason: String) -> String {
+    if reason.isEmpty { return "HDF5 gives no reason" }
+    guard reason.contains("version") else { return HDF5Library.shortened(reason) }
+    var (major, minor, release): (UInt32, UInt32, UInt32) = (0, 0, 0)
+    H5get_libversion(&major, &minor, &release)
+    return HDF5Library.shortened(reason)
+      + " (perhaps a file of a later HDF5 than \(major).\(minor).\(release))"
   }
 }
 

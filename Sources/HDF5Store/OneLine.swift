@@ -1,10 +1,10 @@
 /// Text from files, made fit for a message of one line.
-enum OneLine {
+package enum OneLine {
   /// The most characters of a name that a message repeats.
   private static let limit = 120
 
   /// The text with control characters and line ends as escapes.
-  static func escaped(_ text: String) -> String {
+  package static func escaped(_ text: String) -> String {
     guard text.unicodeScalars.contains(where: isControl) else { return text }
     var result = ""
     for scalar in text.unicodeScalars {

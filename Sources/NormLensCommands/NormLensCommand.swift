@@ -55,8 +55,9 @@ public struct NormLensCommand: ParsableCommand {
     Foundation.exit(status)
   }
 
-  /// The one line of an error.
+  /// The one line of an error. Names in it may come from a file: they do not steer the terminal.
   private static func describe(_ error: any Error) -> String {
-    String(describing: error).split(whereSeparator: \.isNewline).joined(separator: " ")
+    let lines = String(describing: error).split(whereSeparator: \.isNewline)
+    return OneLine.escaped(lines.joined(separator: " "))
   }
 }
