@@ -31,18 +31,36 @@ public enum JSONError: Error, Equatable, Sendable {
 
 extension JSONError: CustomStringConvertible {
   /// The error on one line.
-  public var description: String {
+  public var description: String { "\(place): expected \(expected), found \(found)" }
+
+  /// Where it is: the line and the bytes before.
+  public var place: String {
     switch self {
-    case .unexpected(let position, let expected, let found):
-      "JSON \(position): expected \(expected), found \(found)"
-    case .duplicateKey(let position, let key):
-      "JSON \(position): expected each key once, found \(OneLine.quoted(key)) again"
-    case .tooDeep(let position, let limit):
-      "JSON \(position): expected at most \(limit) levels of nesting, found more"
-    case .tooMany(let position, let what, let limit):
-      "JSON \(position): expected at most \(limit) \(what), found more"
-    case .tooLong(let bytes, let limit):
-      "JSON: expected at most \(limit) bytes, found \(bytes)"
+    case .unexpected(let position, _, _), .duplicateKey(let position, _),
+      .tooDeep(let position, _), .tooMany(let position, _, _):
+      "JSON \(position)"
+    case .tooLong: "JSON"
+    }
+  }
+
+  /// What should stand there.
+  public var expected: String {
+    switch self {
+    case .unexpected(_, let expected, _): expected
+    case .duplicateKey: "each key once"
+    case .tooDeep(_, let limit): "at most \(limit) levels of nesting"
+    case .tooMany(_, let what, let limit): "at most \(limit) \(what)"
+    case .tooLong(_, let limit): "at most \(limit) bytes"
+    }
+  }
+
+  /// What stands there.
+  public var found: String {
+    switch self {
+    case .unexpected(_, _, let found): found
+    case .duplicateKey(_, let key): "\(OneLine.quoted(key)) again"
+    case .tooDeep, .tooMany: "more"
+    case .tooLong(let bytes, _): "\(bytes)"
     }
   }
 }

@@ -76,7 +76,8 @@ public struct JSONScanner {
         try parse(bytes.bindMemory(to: UInt8.self).span, limit: limit)
       }
     } catch {
-      throw .damaged(path: path, object: "text", expected: "JSON", found: error.description)
+      throw .damaged(
+        path: path, object: error.place, expected: error.expected, found: error.found)
     }
   }
 

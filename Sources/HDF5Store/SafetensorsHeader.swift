@@ -34,7 +34,7 @@ struct SafetensorsHeader {
     do throws(JSONError) {
       raw = try SafetensorsHeader.parse(text, metadata: &metadata)
     } catch {
-      throw damaged("header", "a JSON object of tensors", error.description)
+      throw damaged("header, \(error.place)", error.expected, error.found)
     }
     for (name, raw) in raw {
       entries[name] = try SafetensorsHeader.entry(raw, dataStart: dataStart) {

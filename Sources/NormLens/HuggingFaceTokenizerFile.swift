@@ -98,7 +98,8 @@ struct HuggingFaceTokenizerFile {
   ) throws(JSONError) {
     switch key {
     case "type": try scanner.expect([.string("BPE")], "a model of type 'BPE'")
-    case "dropout": try scanner.expect([.null, zero], "'dropout' of null or 0")
+    case "dropout":
+      try scanner.expect([.null, .integer(0), .double(0)], "'dropout' of null or 0")
     case "continuing_subword_prefix", "end_of_word_suffix":
       try scanner.expect([.null, .string("")], "'\(key)' of null or nothing")
     case "byte_fallback", "ignore_merges":
@@ -110,8 +111,6 @@ struct HuggingFaceTokenizerFile {
     default: throw scanner.fault(expected: "no further field of the model", found: "'\(key)'")
     }
   }
-
-  private var zero: JSONValue { .number(JSONNumber(double: 0, integer: 0)) }
 
   /// Reads merges of the form `"a b"`, and `["a", "b"]` as newer files have them.
   private mutating func readMerges(_ scanner: inout JSONScanner) throws(JSONError) {

@@ -47,8 +47,7 @@ struct ShardIndex {
       (self.map, totalSize) = (map, total)
     } catch let error as JSONError {
       throw HDF5Error.damaged(
-        path: path, object: "text", expected: "an index of tensors and their files",
-        found: error.description)
+        path: path, object: error.place, expected: error.expected, found: error.found)
     }
     guard map.count <= Self.countLimit else {
       throw ModelSourceError.weights(

@@ -109,7 +109,7 @@ import Testing
     config("a field twice", "{\"n_layer\": 1,\n \"n_layer\": 2}", "line 2", "'n_layer' again"),
     config("an empty configuration", "", "end of the text"),
     config(
-      "a configuration of 65 MB", String(repeating: " ", count: 65 << 20), "at most 67108864 bytes"),
+      "a configuration of 65 MB", String(repeating: " ", count: 65 << 20), "at most 1048576 bytes"),
     config(
       "many values", "[" + String(repeating: "0,", count: 500_000) + "0]", "at most 400000 values"),
   ]
