@@ -27,6 +27,14 @@ public enum TemporaryFiles {
   /// Makes `removeAll()` safe in a signal handler, which must not be the first to come here.
   public static func prepare() { _ = slots }
 
+  /// Whether this process has been started with a signal ignored.
+  public static func isIgnored(_ number: Int32) -> Bool {
+    let former = signal(number, SIG_IGN)
+    if unsafeBitCast(former, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self) { return true }
+    signal(number, former)
+    return false
+  }
+
   /// Adds a file, or a directory that is removed if it is empty by then; nil where all slots are
   /// taken.
   public static func register(_ path: String) -> Slot? {

@@ -88,15 +88,20 @@ struct Progress {
   }
 }
 
-/// SIGINT and SIGTERM: the process ends at once and leaves no temporary file.
+/// SIGINT, SIGTERM and SIGHUP, as when a terminal is closed: the process ends at once and leaves no
+/// temporary file.
 enum Interruption {
   static func install() {
     TemporaryFiles.prepare()
-    for number in [SIGINT, SIGTERM] {
+    // nohup has SIGHUP ignored, and means it.
+    let hangup = TemporaryFiles.isIgnored(SIGHUP) ? [] : [SIGHUP]
+    for number in [SIGINT, SIGTERM] + hangup {
       signal(number) { number in
         TemporaryFiles.removeAll()
         _exit(128 + number)
       }
     }
+    // A file beyond `ulimit -f` is then an error of writing like a full disk.
+    signal(SIGXFSZ, SIG_IGN)
   }
 }

@@ -32,6 +32,7 @@ struct OutputOptions: ParsableArguments {
   /// of the files that are read.
   func check(inputs: [String] = []) throws {
     guard let output else { return }
+    if output.isEmpty { throw CommandError("-o '': expected a path, found an empty text") }
     if let identity = FileIdentity(output),
       let input = inputs.first(where: { FileIdentity($0) == identity })
     {
