@@ -70,11 +70,28 @@ public final class AtomicDirectory {
     }
   }
 
-  /// Where the file `name` of this directory is to be written.
-  public func file(_ name: String) -> String {
-    let path = "\(temporary)/\(name)"
-    files.append((path, TemporaryFiles.register(path)))
-    return path
+  /// Adds the file `name`.
+  ///
+  /// - Parameter write: creates it at the path that it is given.
+  /// - Throws: what `write` throws, with the path that the file would have got in the end.
+  public func file(
+    _ name: String, _ write: (String) throws(HDF5Error) -> Void
+  ) throws(HDF5Error) {
+    let place = "\(temporary)/\(name)"
+    files.append((place, TemporaryFiles.register(place)))
+    let named = "\(destination)/\(name)"
+    do throws(HDF5Error) {
+      try write(place)
+    } catch {
+      switch error {
+      case .unstorable(place, let object, let expected, let found):
+        throw .unstorable(path: named, object: object, expected: expected, found: found)
+      case .cannotCreate(place, let reason): throw .cannotCreate(path: named, reason: reason)
+      case .ioFailed(place, let object, let reason):
+        throw .ioFailed(path: named, object: object, reason: reason)
+      default: throw error
+      }
+    }
   }
 
   /// Gives the directory its name.

@@ -29,20 +29,24 @@ public enum HuggingFaceExport {
   ) throws {
     let form = try Form(checkpoint, type)
     let output = try AtomicDirectory(path: directory)
-    try SafetensorsFile.write(
-      tensors: form.tensors.map { (name: $0.key, tensor: $0.value) }, as: type,
-      metadata: ["format": "pt"], to: output.file("model.safetensors"))
-    try write(form.config, to: output.file("config.json"))
+    try output.file("model.safetensors") { path throws(HDF5Error) in
+      try SafetensorsFile.write(
+        tensors: form.tensors.map { (name: $0.key, tensor: $0.value) }, as: type,
+        metadata: ["format": "pt"], to: path)
+    }
+    func put(_ bytes: [UInt8], as name: String) throws {
+      try output.file(name) { path throws(HDF5Error) in try FileBytes.write(bytes, to: path) }
+    }
+    func put(_ value: JSONValue, as name: String) throws {
+      try put(Array((value.indentedText + "\n").utf8), as: name)
+    }
+    try put(form.config, as: "config.json")
     if let tokenizer = checkpoint.tokenizer {
-      try FileBytes.write(tokenizer.vocabJSON, to: output.file("vocab.json"))
-      try FileBytes.write(tokenizer.mergesText, to: output.file("merges.txt"))
-      try write(tokenizerConfig(checkpoint, tokenizer), to: output.file("tokenizer_config.json"))
+      try put(tokenizer.vocabJSON, as: "vocab.json")
+      try put(tokenizer.mergesText, as: "merges.txt")
+      try put(tokenizerConfig(checkpoint, tokenizer), as: "tokenizer_config.json")
     }
     try output.commit()
-  }
-
-  private static func write(_ value: JSONValue, to path: String) throws {
-    try FileBytes.write(Array((value.indentedText + "\n").utf8), to: path)
   }
 
   // MARK: tensors
@@ -177,7 +181,14 @@ public enum HuggingFaceExport {
     set("activation_function", .string(model.activation.rawValue)) {
       $0.string.map { HuggingFaceConfig.activations[$0] == model.activation } ?? false
     }
-    set("layer_norm_epsilon", .double(epsilon)) { $0.double == epsilon }
+    // transformers takes no whole number, such as 1000000000000, for it.
+    set("layer_norm_epsilon", .double(epsilon)) {
+      if case .number(let number) = $0 {
+        number.isFractional && number.double == epsilon
+      } else {
+        false
+      }
+    }
     // Other names of it, which transformers does not look at.
     for field in ["layer_norm_eps", "norm_epsilon", "norm_eps"] { members[field] = nil }
     set("scale_attn_weights", .bool(model.scaleAttnWeights))

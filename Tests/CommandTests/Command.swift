@@ -39,18 +39,21 @@ enum Command {
 
   /// Runs `normlens` with these arguments in `directory`.
   ///
-  /// - Parameter redirection: what a shell does to its streams, such as `>&-`.
+  /// - Parameters:
+  ///   - redirection: what a shell does to its streams, such as `>&-`.
+  ///   - limit: what a shell does first, such as `ulimit -f 100`.
   static func run(
     _ arguments: [String], in directory: TemporaryDirectory, environment: [String: String] = [:],
-    redirection: String? = nil
+    redirection: String? = nil, limit: String? = nil
   ) throws -> Outcome {
     let process = Process()
     process.executableURL = try binary.get()
     process.arguments = arguments
-    if let redirection {
+    if redirection != nil || limit != nil {
       process.executableURL = URL(fileURLWithPath: "/bin/sh")
       process.arguments =
-        ["-c", "exec \"$0\" \"$@\" \(redirection)", try binary.get().path] + arguments
+        ["-c", "\(limit ?? ":"); exec \"$0\" \"$@\" \(redirection ?? "")", try binary.get().path]
+        + arguments
     }
     process.currentDirectoryURL = URL(fileURLWithPath: directory.path)
     var variables = ProcessInfo.processInfo.environment

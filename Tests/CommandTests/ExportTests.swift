@@ -124,6 +124,52 @@ import Testing
     comparison.report("run")
   }
 
+  /// transformers refuses a whole number as layer_norm_epsilon, which JSON does not tell apart.
+  @Test func anEpsilonWrittenAsAWholeNumberIsWrittenWithAPoint() throws {
+    let directory = try TemporaryDirectory()
+    try directory.copy(Fixtures.checkpoint("tiny-apollo"), as: "d")
+    let path = directory.file("d/config.json")
+    let text = try String(contentsOfFile: path, encoding: .utf8)
+    let field = #/"layer_norm_epsilon": [0-9.e+]+/#
+    #expect(text.contains(field))
+    try directory.write(
+      text.replacing(field, with: "\"layer_norm_epsilon\": 1000000000000"), as: "d/config.json")
+    try Command.succeed(["convert", "d", "--to", "huggingface", "-o", "hf"], in: directory)
+    let written = try String(contentsOfFile: directory.file("hf/config.json"), encoding: .utf8)
+    #expect(written.contains("\"layer_norm_epsilon\": 1000000000000.0,"))
+  }
+
+  /// Rounding to float16 leaves the columns a sum of some 1e-4 of their magnitudes.
+  @Test(arguments: ["tiny-lnfree", "tiny-apollo"])
+  func aModelThatWasStoredAsFloat16IsWritten(_ name: String) throws {
+    let directory = try TemporaryDirectory()
+    try directory.copy(Fixtures.checkpoint(name), as: "d")
+    try Command.succeed(
+      ["convert", "d", "--dtype", "float16", "-o", "half.h5", "--quiet"], in: directory)
+    try Command.succeed(["convert", "half.h5", "--to", "huggingface", "-o", "hf"], in: directory)
+    let (source, model) = (
+      try GPT2.load(directory.file("half.h5")), try GPT2.load(directory.file("hf"))
+    )
+    let tokens = try Golden.open(name).tokens("full")
+    let comparison = Comparison("\(name), float16 and written", relative: 1e-3)
+    comparison.check("logits", try model.run(tokens), try source.run(tokens))
+    comparison.report("run")
+  }
+
+  /// An error while writing names the file that was to be, not the temporary one.
+  @Test func aFileThatCannotBeWrittenIsNamed() throws {
+    let directory = try TemporaryDirectory()
+    for (arguments, name) in [
+      (["--to", "huggingface", "-o", "hf"], "hf/model.safetensors: "), (["-o", "m.h5"], "m.h5: "),
+    ] {
+      let limited = try Command.run(
+        ["convert", "mini"] + arguments, in: directory, limit: "ulimit -f 100")
+      #expect(limited.status == 74)
+      #expect(limited.errors.hasPrefix("normlens: error: \(name)"), "\(limited.errors)")
+      #expect(try directory.contents().isEmpty)
+    }
+  }
+
   @Test func whatIsNotWrittenIsSaid() throws {
     let directory = try TemporaryDirectory()
     try FileManager.default.createDirectory(

@@ -384,6 +384,18 @@ import Testing
     #expect(throws: ModelError.self) { try folded.processed(by: [.centerReadingWeights]) }
   }
 
+  /// Numbers that were stored as float16 cancel as well as those can.
+  @Test func rmsNormFitsWeightsThatWereRoundedToFloat16() throws {
+    var checkpoint = try process("tiny-ln", [.foldLN, .centerWritingWeights])
+    checkpoint.tensors = checkpoint.tensors.mapValues { $0.map { Float(Float16($0)) } }
+    let processed = try checkpoint.processed(by: [.rmsNorm])
+    #expect(processed.config.normalization == .rmsNorm)
+    #expect(processed.processingChecks.last.map { $0.logits < 1e-4 } == true)
+    // The same error in other numbers is a mean.
+    checkpoint.tensors = checkpoint.tensors.mapValues { $0.map { $0 * 1.0001 + 1e-4 } }
+    #expect(throws: ModelError.self) { try checkpoint.processed(by: [.rmsNorm]) }
+  }
+
   // MARK: any model in the ε = 1e12 form
 
   /// Identities (a) and (f) of the LN-removal sheet on a model with constants of its own choice, each
