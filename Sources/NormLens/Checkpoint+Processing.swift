@@ -159,7 +159,10 @@ private struct Predictions {
           "the predictions of a short run change: log-probabilities by \(Float(check.logits)) "
           + "of the largest logit (expected at most \(Float(ProcessingCheck.logitLimit))), "
           + "probabilities by \(Float(check.probabilities)) (expected at most \(Float(limit))); "
-          + "use the model without this step")
+          + (step == .foldAffineNorms
+            ? "next to the variance of its stream the model's layer_norm_epsilon is not so large that "
+              + "its LayerNorms do nothing: this is no model without LayerNorms"
+            : "use the model without this step"))
     }
     return check
   }

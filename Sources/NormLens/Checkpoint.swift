@@ -51,8 +51,7 @@ public struct Checkpoint: Sendable {
   ///
   /// - Throws: `ModelError` where tensors and configuration disagree.
   public func model() throws(ModelError) -> GPT2 {
-    let weights = try GPT2Weights(
-      Dictionary(uniqueKeysWithValues: tensors.map { ($0.key, $0.value) }), config: config)
+    let weights = try weights()
     let (payload, special, idCount) = (tokenizer, specialTokens, config.dVocab)
     return GPT2(
       config: config, weights: weights, identity: identity,
@@ -65,6 +64,12 @@ public struct Checkpoint: Sendable {
       return try Tokenizer(
         tables: tables, bos: special.bos, eos: special.eos, idCount: idCount)
     }
+  }
+
+  /// The tensors as a model has them.
+  func weights() throws(ModelError) -> GPT2Weights {
+    try GPT2Weights(
+      Dictionary(uniqueKeysWithValues: tensors.map { ($0.key, $0.value) }), config: config)
   }
 
   /// The special tokens' texts, which are found in a text before it is cut.

@@ -39,6 +39,7 @@ public struct HuggingFaceConfig {
     let nHeads = try size("n_head")
     guard dModel % nHeads == 0 else { throw wrong("n_head", "a divisor of n_embd = \(dModel)") }
     let dMLP = try isNull("n_inner") ? 4 * dModel : size("n_inner")
+    guard dMLP <= 1 << 24 else { throw wrong("n_embd", "at most \(1 << 22) without n_inner") }
     let nCtx = try size("n_positions", default: 1024)
     let epsilon = try number("layer_norm_epsilon", default: 1e-5)
     if epsilon < 0 || epsilon > 0.1 && !LayerNormFolding.isLayerNormFree(epsilon: epsilon) {

@@ -34,6 +34,11 @@ enum KerasWeights {
           path: path, problem: "dataset '\(dataset)' is no part of a GPT-2 as Keras saves it")
       }
       let info = try file.info(dataset)
+      // HDF5 would read zeros.
+      guard info.storedByteCount > 0 else {
+        throw HDF5Error.damaged(
+          path: path, object: "/" + dataset, expected: "values", found: "none were ever written")
+      }
       let isRow = name.hasSuffix(".bias") && info.shape.count == 2 && info.shape[0] == 1
       let shape = isRow ? [info.shape[1]] : info.shape
       tensors.append(

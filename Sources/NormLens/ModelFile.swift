@@ -10,9 +10,19 @@ public enum ModelFile {
   /// - Parameters:
   ///   - path: the file.
   ///   - verify: whether every dataset's checksum is compared.
-  /// - Throws: `HDF5Error`, `ModelSourceError.field`, `ModelError.configuration`.
+  /// - Throws: `HDF5Error`, `ModelSourceError.field`; `ModelSourceError.weights` where tensors and
+  ///   configuration disagree.
   public static func read(_ path: String, verify: Bool = true) throws -> Checkpoint {
-    let archive = try ModelArchive.open(path, verify: verify)
+    do {
+      let checkpoint = try checkpoint(try ModelArchive.open(path, verify: verify), path)
+      _ = try checkpoint.weights()
+      return checkpoint
+    } catch let error as ModelError {
+      throw ModelSourceError.weights(path: path, problem: error.description)
+    }
+  }
+
+  private static func checkpoint(_ archive: ModelArchive, _ path: String) throws -> Checkpoint {
     let fields = Fields(path: path, attributes: archive.attributes)
     let architecture = try fields.text("architecture")
     guard architecture == "gpt2" else {

@@ -13,6 +13,11 @@ package enum PathKind {
 
   /// What `path` leads to.
   package init(_ path: String) {
+    // To Foundation no path at all is the current directory.
+    if path.isEmpty {
+      self = .missing
+      return
+    }
     do {
       switch try attributes(path)[.type] as? FileAttributeType {
       case .typeDirectory?: self = .directory
@@ -54,7 +59,8 @@ extension ModelSourceError {
     let reason =
       switch PathKind(path) {
       case .missing: "no such file"
-      case .directory: "it is a directory"
+      case .directory:
+        FileManager.default.isReadableFile(atPath: path) ? "it is a directory" : "no permission"
       case .forbidden: "no permission"
       case .file:
         FileManager.default.isReadableFile(atPath: path) ? "reading failed" : "no permission"

@@ -312,7 +312,47 @@ import Testing
       directory, saying: ["config.json", "'activation_function' is missing", "nanoGPT"])
   }
 
+  /// A model file whose tensors are not those that its attributes ask for is named.
+  @Test func modelFilesThatContradictThemselves() throws {
+    let scratch = try TemporaryDirectory()
+    let path = scratch.file("m.h5")
+    var checkpoint = try Checkpoint.open(Fixtures.bundled("mini"))
+    try ModelFile.write(checkpoint, to: path)
+    let attributes = try ModelArchive.open(path).attributes
+    checkpoint.tensors["h.0.ln_1.weight"] = nil
+    try ModelArchive.write(
+      attributes: attributes.filter { $0.key != "weights_sha256" },
+      tensors: checkpoint.tensors.map { (name: $0.key, tensor: $0.value) }, tokenizer: nil, to: path
+    )
+    expectRefusal(path, saying: [path, "'h.0.ln_1.weight' is missing"])
+  }
+
+  @Test func noPathIsNotTheCurrentDirectory() {
+    expectRefusal("", missing: true, saying: ["no model ''"])
+  }
+
   // MARK: Keras
+
+  /// HDF5 reads zeros where it was never given a place for an array's values.
+  @Test func aKerasArrayThatWasNeverWritten() throws {
+    let scratch = try TemporaryDirectory()
+    let directory = try scratch.form("keras")
+    let path = "\(directory)/tf_model.h5"
+    // HDF5 would keep in mind what it has seen of a file that stays open.
+    let file = try HDF5File(path: Sources.directory("keras/tf_model.h5"))
+    let name = try #require(try file.datasets().first { $0.hasSuffix("ln_f/beta:0") })
+    func bytes(_ value: some FixedWidthInteger) -> [UInt8] {
+      withUnsafeBytes(of: value.littleEndian) { Array($0) }
+    }
+    let values = try file.tensor(name).scalars.flatMap { bytes($0.bitPattern) }
+    var data = try Data(contentsOf: URL(fileURLWithPath: path))
+    let place = try #require(data.range(of: Data(values))).lowerBound
+    // The layout message: version 3, contiguous, the address.
+    let layout = try #require(data.range(of: Data([3, 1] + bytes(UInt64(place)))))
+    data.replaceSubrange(layout, with: [3, 1] + [UInt8](repeating: 0xff, count: 8))
+    try data.write(to: URL(fileURLWithPath: path))
+    expectRefusal(directory, saying: ["tf_model.h5", name, "none were ever written"])
+  }
 
   @Test func kerasFaults() throws {
     let keras = Sources.directory("keras/tf_model.h5")
