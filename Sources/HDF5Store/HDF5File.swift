@@ -128,6 +128,13 @@ public final class HDF5File: @unchecked Sendable {
     }
   }
 
+  /// Whether a group or dataset has an attribute `name`, whose value is not looked at.
+  public func hasAttribute(_ name: String, of path: String = "/") throws(HDF5Error) -> Bool {
+    try HDF5Library.locked { () throws(HDF5Error) -> Bool in
+      H5Aexists(try object(path, nil).id, name) > 0
+    }
+  }
+
   // MARK: Arrays
 
   /// What a dataset is, without reading it.

@@ -46,7 +46,8 @@ extension JSONValue {
   /// - Precondition: it is finite.
   public static func double(_ value: Double) -> JSONValue {
     precondition(value.isFinite, "JSON has no \(value)")
-    return .number(JSONNumber(double: value, integer: nil, isFractional: true))
+    let whole = value.magnitude <= 0x1p53 ? Int(exactly: value) : nil
+    return .number(JSONNumber(double: value, integer: whole, isFractional: true))
   }
 
   private static func text(_ number: JSONNumber) -> String {

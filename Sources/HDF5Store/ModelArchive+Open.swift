@@ -132,13 +132,16 @@ extension ModelArchive {
   // MARK: Arrays
 
   private static func verify(_ contents: Contents) throws(HDF5Error) {
-    if case .integer(let sum)? = contents.attributes[attributesChecksum] {
-      let found = crc32c(of: contents.attributes)
-      guard sum == Int(found) else {
-        throw .damaged(
-          path: contents.file.path, object: "root attributes",
-          expected: "crc32c \(hex(UInt32(truncatingIfNeeded: sum)))", found: hex(found))
-      }
+    guard case .integer(let sum)? = contents.attributes[attributesChecksum] else {
+      throw .damaged(
+        path: contents.file.path, object: "root attributes",
+        expected: "an attribute \(attributesChecksum)", found: "none")
+    }
+    let found = crc32c(of: contents.attributes)
+    guard sum == Int(found) else {
+      throw .damaged(
+        path: contents.file.path, object: "root attributes",
+        expected: "crc32c \(hex(UInt32(truncatingIfNeeded: sum)))", found: hex(found))
     }
     let sums = ParallelChecksums.crc32c(
       of: contents.arrays.map {

@@ -8,10 +8,11 @@ import Tensors
 /// parts of GPT-2 depends on how the model was wrapped and is taken as it comes. Biases of
 /// `TFConv1D` have the shape `[1, n]`.
 enum KerasWeights {
-  /// Whether a file that NormLens did not write looks like Keras weights.
+  /// Whether a file looks like Keras weights, told by names alone: texts in a file without checksums
+  /// are better not read.
   static func isKeras(_ file: HDF5File) throws(HDF5Error) -> Bool {
-    let marks = try file.attributes()
-    if ["layer_names", "keras_version", "backend"].contains(where: { marks[$0] != nil }) {
+    if try file.hasAttribute("format") { return false }
+    for mark in ["layer_names", "keras_version", "backend"] where try file.hasAttribute(mark) {
       return true
     }
     if try file.contains(wholeModel) { return true }

@@ -53,7 +53,7 @@ enum ModelSource {
     let beside = directory.isEmpty ? "." : directory
     switch try FileSignature(path) {
     case .hdf5:
-      return try isKeras(path)
+      return try KerasWeights.isKeras(try HDF5File(path: path))
         ? .huggingFace(directory: beside, weights: .keras(path)) : .modelFile(path)
     case .safetensors:
       try refuseShard(path, in: beside)
@@ -70,15 +70,6 @@ enum ModelSource {
       return path.hasSuffix(".safetensors")
         ? .huggingFace(directory: beside, weights: .safetensors(path)) : .modelFile(path)
     }
-  }
-
-  /// Whether an HDF5 file holds Keras weights, which NormLens never writes.
-  private static func isKeras(_ path: String) throws -> Bool {
-    let file = try HDF5File(path: path)
-    if case .string(let format)? = try file.attribute("format"), format.hasPrefix("normlens-") {
-      return false
-    }
-    return try KerasWeights.isKeras(file)
   }
 
   /// One shard of several is no model.

@@ -62,8 +62,9 @@ struct PublishedWeights {
     if let index = tensor.firstNonFiniteIndex {
       throw ModelSourceError.weights(
         path: published.path,
-        problem: "tensor '\(published.published)' holds a NaN or an infinity, as float32, "
-          + "the first at \(index); expected finite numbers only")
+        problem: "tensor '\(published.published)' holds a NaN or an infinity"
+          + (published.scalars == .float64 ? " or a number beyond float32's range" : "")
+          + ", the first at \(index); expected finite numbers only")
     }
     let turn = layout == .outIn && MatrixLayout.isMatrix(name) && tensor.rank == 2
     return turn ? tensor.transposed() : tensor
