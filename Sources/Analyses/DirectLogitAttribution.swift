@@ -20,9 +20,9 @@ import Tensors
 ///
 ///     DE(c) = LN(r)·w − LN(r − c)·w
 ///
-/// Both are computed, for RMSNorm without the mean. Their gap, as a normalised mean absolute error over heads, is how wrong the
-/// frozen attribution is; without LayerNorm it is zero by construction of the model, not by an
-/// approximation.
+/// Both are computed, for RMSNorm without the mean. Their gap, as a normalised mean absolute error
+/// over heads, is how wrong the frozen attribution is; without LayerNorm it is zero by construction
+/// of the model, not by an approximation.
 ///
 ///     NMAE pooled    = 100·Σ_{h,i} |DLA − DE| / Σ_{h,i} |DE|
 ///     NMAE head mean = mean over h of 100·Σ_i |DLA − DE| / Σ_i |DE|
