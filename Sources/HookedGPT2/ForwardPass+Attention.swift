@@ -22,7 +22,7 @@ extension ForwardPass {
     var attnOut: Tensor
     let resultName = HookName(.result, layer: layer)
     if plan.uses(resultName) {
-      var result = headResults(z, block.W_O)
+      var result = Self.headResults(z, block.W_O)
       try hook(.result, layer, &result)
       attnOut =
         plan.changes(resultName)
@@ -129,7 +129,7 @@ extension ForwardPass {
   }
 
   /// What each head writes, `z_h·W_O[h]`: `[rows, head, d_head]` → `[rows, head, d_model]`.
-  private func headResults(_ z: Tensor, _ W_O: Tensor) -> Tensor {
+  static func headResults(_ z: Tensor, _ W_O: Tensor) -> Tensor {
     let (rows, heads, dHead) = (z.shape[0], z.shape[1], z.shape[2])
     var result = Tensor(uninitialized: [rows, heads, W_O.shape[1]])
     for head in 0..<heads {

@@ -1,0 +1,48 @@
+public import Tensors
+
+/// An unpatched run, kept so that patched runs can resume from it.
+///
+/// Only the tokens up to the position that is read are kept: in a causal model nothing behind it
+/// matters. The memory is about `9·n_layers·pos·d_model` floats.
+public struct BaseRun: Sendable {
+  /// The tokens up to the one whose logits are read.
+  public let tokens: [Int]
+  /// The logits at the last of these tokens, shape `[d_vocab]`.
+  public let logits: Tensor
+  /// What the run recorded: at every layer `resid_pre`, `q`, `k`, `v`, `z`, `attn_out`, `resid_mid`,
+  /// `mlp_out`, `resid_post`.
+  public private(set) var cache: ActivationCache
+
+  /// What is recorded.
+  static let sites: [Site] = [
+    .residPre, .q, .k, .v, .z, .attnOut, .residMid, .mlpOut, .residPost,
+  ]
+
+  /// Runs a prompt.
+  ///
+  /// - Parameters:
+  ///   - model: the model.
+  ///   - tokens: its token ids.
+  ///   - position: whose logits are read; the last by default.
+  /// - Throws: `ModelError`.
+  public init(_ model: GPT2, tokens: [Int], reading position: Int? = nil) throws {
+    let last = position ?? tokens.count - 1
+    guard tokens.indices.contains(last) else {
+      throw ModelError.nothingMatches(
+        filter: "logits", reason: "position \(last) of a prompt of \(tokens.count) tokens")
+    }
+    self.tokens = Array(tokens[...last])
+    let (logits, cache) = try model.runWithCache(
+      batch: [self.tokens], hooks: Self.sites.map { HookFilter($0) }, logits: .last)
+    self.logits = logits[0].row(0)
+    self.cache = cache
+  }
+
+  /// How many tokens there are.
+  public var length: Int { tokens.count }
+
+  /// The activation of `site` in `layer`, shape as the site's.
+  func activation(_ site: Site, _ layer: Int) throws(ModelError) -> Tensor {
+    try cache.tensor(HookName(site, layer: layer))
+  }
+}
