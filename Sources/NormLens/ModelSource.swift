@@ -115,6 +115,13 @@ enum ModelSource {
           path: "\(directory)/\(name)", kind: kind, advice: advice)
       }
     }
+    if names.contains("snapshots"), names.contains("refs") || names.contains("blobs") {
+      throw ModelSourceError.noCheckpoint(
+        directory: directory,
+        expected:
+          "a checkpoint, found a repository in Hugging Face's cache; give the directory of a "
+          + "revision in '\(directory)/snapshots'")
+    }
     let other = names.first { $0.hasSuffix(".safetensors") || $0.hasSuffix(".h5") }
     throw ModelSourceError.noCheckpoint(
       directory: directory,

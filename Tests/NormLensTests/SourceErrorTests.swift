@@ -44,6 +44,16 @@ import Testing
     expectRefusal(path, saying: [path] + parts)
   }
 
+  /// The directory of a repository in Hugging Face's cache, not of one of its revisions.
+  @Test func aRepositoryOfTheCache() throws {
+    let scratch = try TemporaryDirectory()
+    for name in ["refs", "blobs", "snapshots"] {
+      try FileManager.default.createDirectory(
+        atPath: scratch.file("models--a--b/\(name)"), withIntermediateDirectories: true)
+    }
+    expectRefusal(scratch.file("models--a--b"), saying: ["cache", "a revision in", "snapshots"])
+  }
+
   /// The same as the only weights of a directory.
   @Test func directoriesWithoutWeights() throws {
     for (name, parts) in [
