@@ -51,7 +51,8 @@ import Testing
       try FileManager.default.createDirectory(
         atPath: scratch.file("models--a--b/\(name)"), withIntermediateDirectories: true)
     }
-    expectRefusal(scratch.file("models--a--b"), saying: ["cache", "a revision in", "snapshots"])
+    expectRefusal(
+      scratch.file("models--a--b"), missing: true, saying: ["cache", "a revision in", "snapshots"])
   }
 
   /// The same as the only weights of a directory.
