@@ -34,6 +34,15 @@ public struct ActivationCache: Sendable {
     precondition(tensors[name]?.count == prompt + 1, "ActivationCache: prompts out of order")
   }
 
+  /// Puts the first `count` positions of another run's activations in place of this run's, for sites
+  /// whose first axis is the position.
+  mutating func takeRows(_ count: Int, of other: ActivationCache) throws(ModelError) {
+    for name in names {
+      let rows = try other.tensor(name).rows(0..<count)
+      tensors[name]?[0].replaceRows(at: 0, with: rows)
+    }
+  }
+
   /// One prompt's activation at `name`, shape as the site's.
   ///
   /// - Throws: `ModelError.notRecorded`.

@@ -107,4 +107,85 @@ import Testing
     }
     try check("\(name), several", model, bases: [tokens], runs)
   }
+
+  /// Patches of positions before the first token that differs, and of a run's own values, change
+  /// exactly nothing; a patch of every position gives the donor's logits.
+  @Test(arguments: ["tiny-ln", "tiny-lnfree", "mini", "mini-lnfree"])
+  func whatChangesNothingIsNotRun(_ name: String) throws {
+    let model = try GPT2.load(
+      name.hasPrefix("mini") ? Fixtures.bundled(name) : Fixtures.checkpoint(name))
+    let config = model.config
+    let length = min(12, config.nCtx)
+    let corrupted = (0..<length).map { ($0 * 7 + 3) % config.dVocab }
+    var clean = corrupted
+    clean[5] = (clean[5] + 1) % config.dVocab
+    let base = try BaseRun(model, tokens: corrupted)
+    var donor = try BaseRun(model, tokens: clean)
+    try donor.sharePrefix(of: base)
+    var runs: [PatchedRun] = []
+    var isSame: [Bool] = []
+    for site in [Site.residPre, .attnOut, .mlpOut, .z, .k, .v, .q, .residPost] {
+      for layer in 0..<config.nLayers {
+        for position in 0..<length {
+          let target = HookFilter(site, layers: .layer(layer), positions: .at([position]))
+          for (run, same) in [(donor, position < 5), (base, true)] {
+            let value = try run.cache.tensor(site, layer: layer)
+            runs.append(PatchedRun(base: 0, [.replace(target, with: value)]))
+            isSame.append(same)
+          }
+        }
+      }
+    }
+    let engine = SuffixRuns(model, bases: [base])
+    for (index, (logits, differs)) in try engine.logits(runs, tokens: nil).enumerated()
+    where isSame[index] {
+      #expect(!differs && logits.scalars == base.logits.scalars)
+    }
+    var largest: Float = 0
+    for layer in 0..<config.nLayers {
+      let whole = try engine.logits(
+        [
+          PatchedRun(
+            base: 0,
+            [
+              .replace(
+                .residPre(.layer(layer)), with: try donor.cache.tensor(.residPre, layer: layer))
+            ])
+        ], tokens: nil)[0]
+      largest = max(largest, (whole.logits - donor.logits).maximumMagnitude)
+    }
+    print("\(name): the whole stream replaced gives the donor's logits within \(largest)")
+    #expect(largest <= 1e-6 * donor.logits.maximumMagnitude + 1e-5)
+  }
+
+  @Test func batchesHoldEveryRunOnceWithinTheirMemory() throws {
+    let model = try GPT2.load(Fixtures.bundled("mini"))
+    let config = model.config
+    let base = try BaseRun(model, tokens: Array(1...10))
+    let engine = SuffixRuns(model, bases: [base])
+    let runs = (0..<config.nLayers).reversed().flatMap { layer in
+      (0..<10).map { position in
+        PatchedRun(
+          base: 0,
+          [.zero(HookFilter(.residPre, layers: .layer(layer), positions: .at([position])))])
+      }
+    }
+    let bytes = 400_000
+    let batches = try engine.batches(runs, bytes: bytes)
+    #expect(batches.count > 1 && batches.flatMap(\.self).sorted() == Array(runs.indices))
+    for batch in batches {
+      let used = try batch.map { try engine.cost(runs[$0]).bytes }.reduce(0, +)
+      #expect(used <= bytes || batch.count == 1)
+    }
+    let whole = try engine.logits(runs, tokens: [[3, 4]])
+    for batch in batches {
+      for (index, part) in zip(
+        batch, try engine.logits(batch.map { runs[$0] }, tokens: [[3, 4]]))
+      {
+        #expect((part.logits - whole[index].logits).maximumMagnitude <= 1e-5)
+      }
+    }
+    let cost = try engine.cost(runs[0])
+    #expect(cost.layer == config.nLayers - 1 && cost.position == 0 && cost.blockTokens == 10)
+  }
 }

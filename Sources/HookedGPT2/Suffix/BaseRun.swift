@@ -38,6 +38,14 @@ public struct BaseRun: Sendable {
     self.cache = cache
   }
 
+  /// Makes the activations of the tokens that this run and `other` begin with the other's, bit for
+  /// bit: a causal model computes the same of them, but sums of other lengths may round differently.
+  /// A patch of such a position from one run into the other then changes exactly nothing.
+  public mutating func sharePrefix(of other: BaseRun) throws(ModelError) {
+    let common = zip(tokens, other.tokens).prefix { $0 == $1 }.count
+    if common > 0 { try cache.takeRows(common, of: other.cache) }
+  }
+
   /// How many tokens there are.
   public var length: Int { tokens.count }
 

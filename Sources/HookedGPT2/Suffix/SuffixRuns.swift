@@ -60,6 +60,74 @@ public struct SuffixRuns {
   }
 }
 
+// MARK: cost
+
+extension SuffixRuns {
+  /// What a run costs: where it starts, and from there on all layers and positions.
+  public struct Cost: Sendable, Equatable {
+    /// The first layer that is computed.
+    public var layer: Int
+    /// The first position.
+    public var position: Int
+    /// `(n_layers − layer)·(pos − position)`: how often one token passes one block.
+    public var blockTokens: Int
+    /// The most memory that the run needs during a walk, in bytes.
+    public var bytes: Int
+  }
+
+  /// FLOPs of one block for one token: `2·(4·d_model² + 2·d_model·d_mlp)`.
+  public var flopsPerBlockToken: Double {
+    let (d, m) = (Double(config.dModel), Double(config.dMLP))
+    return 2 * (4 * d * d + 2 * d * m)
+  }
+
+  /// What `run` costs at most; it costs nothing if it turns out to change nothing.
+  ///
+  /// - Throws: `ModelError` for positions and layers that do not exist.
+  public func cost(_ run: PatchedRun) throws(ModelError) -> Cost {
+    let length = bases[run.base].length
+    var (layer, position) = (config.nLayers, length)
+    for intervention in run.interventions {
+      let target = intervention.target
+      for name in try target.names(config) { layer = min(layer, name.layer ?? 0) }
+      let rows =
+        intervention.mixesPositions
+        ? [0] : try target.positions.resolved(length: length, hook: target.description)
+      position = min(position, rows.min() ?? 0)
+    }
+    let rows = length - position
+    // A row of the stream, its projections, the neurons before and after, and the gathered keys.
+    let row = 12 * config.dModel + 2 * config.dMLP
+    return Cost(
+      layer: layer, position: position, blockTokens: (config.nLayers - layer) * rows,
+      bytes: 4 * (rows * row + 2 * length * config.dModel))
+  }
+
+  /// The runs in batches that a walk can hold, each as ascending indices into `runs`.
+  ///
+  /// Runs that start early come first, so that a batch walks few layers for nothing.
+  ///
+  /// - Parameters:
+  ///   - runs: the runs.
+  ///   - bytes: the memory for one walk beside the bases; a single run may exceed it.
+  /// - Throws: as `cost(_:)`.
+  public func batches(_ runs: [PatchedRun], bytes: Int) throws(ModelError) -> [[Int]] {
+    let costs = try runs.map { run throws(ModelError) in try cost(run) }
+    let order = runs.indices.sorted { (costs[$0].layer, $0) < (costs[$1].layer, $1) }
+    var batches: [[Int]] = []
+    var used = Int.max / 2
+    for index in order {
+      if used + costs[index].bytes > bytes {
+        batches.append([])
+        used = 0
+      }
+      batches[batches.count - 1].append(index)
+      used += costs[index].bytes
+    }
+    return batches.map { $0.sorted() }
+  }
+}
+
 /// One walk through the layers.
 private struct Walk {
   private let config: GPT2Config
@@ -151,15 +219,18 @@ private struct Walk {
     _ layer: Int, _ block: GPT2Weights.Block, isLast: Bool
   ) throws -> RowOverlay {
     let (d, heads, dHead) = (config.dModel, config.nHeads, config.dHead)
-    let x = stream.isEmpty ? stream.rows : block.ln1?(stream.rows) ?? stream.rows
+    let x = RowOverlay(
+      stream.isEmpty ? stream.rows : block.ln1?(stream.rows) ?? stream.rows, stream.entries)
     let W = MatrixView(block.W_QKV)
-    func project(_ part: Int, _ site: Site) throws -> RowOverlay {
+    func project(_ part: Int, _ site: Site, _ x: RowOverlay) throws -> RowOverlay {
       let columns = part * d..<(part + 1) * d
-      let rows = matmul(x, W.columns(columns), bias: block.b_QKV.rows(columns))
+      let rows = matmul(x.rows, W.columns(columns), bias: block.b_QKV.rows(columns))
       return try edited(
-        RowOverlay(rows.reshaped([x.shape[0], heads, dHead]), stream.entries), site, layer)
+        RowOverlay(rows.reshaped([x.rows.shape[0], heads, dHead]), x.entries), site, layer)
     }
-    let (q, k, v) = (try project(0, .q), try project(1, .k), try project(2, .v))
+    // Of the last layer's queries only those that are read.
+    let q = try project(0, .q, isLast ? lastRowsOnly(x, base(.residPre, layer)) : x)
+    let (k, v) = (try project(1, .k, x), try project(2, .v, x))
 
     // Which rows of z differ: from the first changed key or value on, or where a query has changed.
     var wanted: [Int: Range<Int>] = [:]
@@ -448,7 +519,7 @@ private struct Walk {
 
 extension Intervention {
   /// Whether what it makes of one position may depend on others.
-  fileprivate var mixesPositions: Bool {
+  var mixesPositions: Bool {
     switch operation {
     case .edit, .mean: true
     case .replace, .add, .zero: false
