@@ -9,8 +9,8 @@ public struct NormLensCommand: ParsableCommand {
     commandName: "normlens",
     abstract: "Look inside GPT-2 style transformers, with LayerNorm and without.",
     discussion: """
-      MODEL is a NormLens model file (.h5), a Hugging Face directory, or a bundled model: \
-      mini, mini-vanilla, mini-lnfree.
+      MODEL is a NormLens model file (.h5), a Hugging Face directory or the weight file in one, or a \
+      bundled model: mini, mini-vanilla, mini-lnfree.
       """,
     version: normLensVersion,
     subcommands: [
