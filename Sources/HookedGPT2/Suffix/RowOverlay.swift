@@ -85,4 +85,37 @@ struct RowOverlay {
     }
     return RowOverlay(target, layout)
   }
+
+  /// The rows of an entry.
+  func rows(of entry: Entry) -> Tensor {
+    rows.rows(entry.start..<entry.start + entry.positions.count)
+  }
+
+  /// All of a cell's rows; its base's own tensor where it does not differ.
+  func whole(
+    _ cell: Int, base: (Int) throws(ModelError) -> Tensor
+  ) throws(ModelError) -> Tensor {
+    var value = try base(cell)
+    if let entry = entry(cell) {
+      value.replaceRows(at: entry.positions.lowerBound, with: rows(of: entry))
+    }
+    return value
+  }
+
+  /// One cell's rows by themselves.
+  typealias Piece = (cell: Int, positions: Range<Int>, rows: Tensor)
+
+  /// These rows, with the rows of some cells in place of their own.
+  func replacing(_ pieces: [Piece]) -> RowOverlay {
+    if pieces.isEmpty { return self }
+    let replaced = Set(pieces.map(\.cell))
+    var all = pieces
+    for entry in entries where !replaced.contains(entry.cell) {
+      all.append((entry.cell, entry.positions, rows(of: entry)))
+    }
+    all.sort { $0.cell < $1.cell }
+    return RowOverlay(
+      Tensor.concatenating(all.map(\.rows)),
+      RowOverlay.layout(all.map { ($0.cell, $0.positions) }))
+  }
 }

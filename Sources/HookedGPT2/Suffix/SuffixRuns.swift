@@ -134,8 +134,8 @@ private struct Walk {
   private let weights: GPT2Weights
   private let bases: [BaseRun]
   private let runs: [PatchedRun]
-  /// The interventions by hook, with the run they belong to.
-  private var edits: [HookName: [(cell: Int, intervention: Intervention)]] = [:]
+  /// The interventions at a hook of each run that has some, ascending in the run.
+  private var edits: [HookName: [(cell: Int, interventions: [Intervention])]] = [:]
   /// Runs whose interventions in the last layer mix positions: all of its rows are computed.
   private var mixing: Set<Int> = []
   /// Where the streams that enter the next layer differ from the bases'.
@@ -156,10 +156,21 @@ private struct Walk {
             hook: target.description, problem: "a sweep cannot resume a run from this site")
         }
         for name in try target.names(config) {
-          edits[name, default: []].append((cell, intervention))
+          Self.add(intervention, of: cell, to: &edits[name, default: []])
           if name.layer == config.nLayers - 1 && intervention.mixesPositions { mixing.insert(cell) }
         }
       }
+    }
+  }
+
+  private static func add(
+    _ intervention: Intervention, of cell: Int,
+    to list: inout [(cell: Int, interventions: [Intervention])]
+  ) {
+    if list.last?.cell == cell {
+      list[list.count - 1].interventions.append(intervention)
+    } else {
+      list.append((cell, [intervention]))
     }
   }
 
@@ -196,9 +207,10 @@ private struct Walk {
     var wanted: [Int: Range<Int>] = [:]
     for entry in residMid.entries { wanted[entry.cell] = entry.positions }
     for site in [Site.mlpPre, .mlpPost] {
-      for (cell, intervention) in edits[HookName(site, layer: layer)] ?? [] {
-        let rows = try touched(intervention, cell)
-        wanted[cell] = wanted[cell].map { hull($0, rows) } ?? rows
+      for (cell, interventions) in edits[HookName(site, layer: layer)] ?? [] {
+        for intervention in interventions {
+          wanted[cell] = hull(wanted[cell], try touched(intervention, cell))
+        }
       }
     }
     let layout = layout(wanted, isLast: isLast)
@@ -236,17 +248,15 @@ private struct Walk {
     var wanted: [Int: Range<Int>] = [:]
     for entry in q.entries { wanted[entry.cell] = entry.positions }
     for entry in k.entries + v.entries {
-      let rows = entry.positions.lowerBound..<length(entry.cell)
-      wanted[entry.cell] = wanted[entry.cell].map { hull($0, rows) } ?? rows
+      wanted[entry.cell] = hull(
+        wanted[entry.cell], entry.positions.lowerBound..<length(entry.cell))
     }
-    let patterned = try patternCells(layer)
-    var parts: [RowOverlay] = []
-    let plain = self.layout(wanted.filter { !patterned.contains($0.key) }, isLast: isLast)
-    if !plain.isEmpty { parts.append(try mixed(layer, plain, q, k, v)) }
-    if !patterned.isEmpty {
-      parts.append(try mixedByPattern(layer, patterned, wanted, q, k, v, isLast: isLast))
-    }
-    var z = try edited(merged(parts, [heads, dHead]), .z, layer)
+    let patterned = patternEdits(layer)
+    let plain = self.layout(wanted.filter { patterned[$0.key] == nil }, isLast: isLast)
+    let mixed =
+      plain.isEmpty ? RowOverlay(empty: [heads, dHead]) : try self.mixed(layer, plain, q, k, v)
+    let pieces = try mixedByPattern(layer, patterned, wanted, q, k, v)
+    var z = try edited(mixed.replacing(pieces), .z, layer)
     if isLast { z = try lastRowsOnly(z, base(.z, layer)) }
 
     var output = RowOverlay(
@@ -277,61 +287,61 @@ private struct Walk {
         scale: config.attentionScale(layer: layer)), layout)
   }
 
-  /// The cells whose scores or pattern are edited in this layer.
-  private func patternCells(_ layer: Int) throws -> Set<Int> {
-    var cells: Set<Int> = []
-    for site in [Site.attnScores, .pattern] {
-      cells.formUnion((edits[HookName(site, layer: layer)] ?? []).map(\.cell))
+  /// The runs whose scores or pattern are edited in this layer, with these interventions.
+  private func patternEdits(
+    _ layer: Int
+  ) -> [Int: (scores: [Intervention], pattern: [Intervention])] {
+    var result: [Int: (scores: [Intervention], pattern: [Intervention])] = [:]
+    for (cell, interventions) in edits[HookName(.attnScores, layer: layer)] ?? [] {
+      result[cell, default: ([], [])].scores = interventions
     }
-    return cells
+    for (cell, interventions) in edits[HookName(.pattern, layer: layer)] ?? [] {
+      result[cell, default: ([], [])].pattern = interventions
+    }
+    return result
   }
 
   /// z of cells whose scores or pattern are edited; the rows that differ are told by the pattern.
   private func mixedByPattern(
-    _ layer: Int, _ cells: Set<Int>, _ changed: [Int: Range<Int>], _ q: RowOverlay,
-    _ k: RowOverlay, _ v: RowOverlay, isLast: Bool
-  ) throws -> RowOverlay {
-    var basePatterns: [Int: Tensor] = [:]
-    var pieces: [(cell: Int, positions: Range<Int>, z: Tensor)] = []
-    for cell in cells.sorted() {
-      let length = length(cell)
-      let whole = RowOverlay.layout([(cell, 0..<length)])
-      let (qs, ks, vs) = (
-        try q.gathered(whole, base: base(.q, layer)).rows,
-        try k.gathered(whole, base: base(.k, layer)).rows,
-        try v.gathered(whole, base: base(.v, layer)).rows
-      )
+    _ layer: Int, _ edits: [Int: (scores: [Intervention], pattern: [Intervention])],
+    _ changed: [Int: Range<Int>], _ q: RowOverlay, _ k: RowOverlay, _ v: RowOverlay
+  ) throws -> [RowOverlay.Piece] {
+    let scale = config.attentionScale(layer: layer)
+    /// The attention of base runs: that of every cell whose queries and keys are its base's.
+    var baseAttention: [Int: (scores: Tensor, pattern: Tensor)] = [:]
+    var pieces: [RowOverlay.Piece] = []
+    for (cell, (scoreEdits, patternEdits)) in edits.sorted(by: { $0.key < $1.key }) {
+      let (length, number) = (length(cell), runs[cell].base)
       let segment = AttentionSegment(queries: 0..<length, keys: 0..<length)
-      let scale = config.attentionScale(layer: layer)
-      let number = runs[cell].base
-      if changed[cell] == nil && basePatterns[number] == nil {
-        basePatterns[number] = causalSoftmax(
-          attentionScores(q: qs, k: ks, segment: segment, scale: scale))
+      let isBase = changed[cell] == nil
+      let before: (scores: Tensor, pattern: Tensor)
+      if isBase, let known = baseAttention[number] {
+        before = known
+      } else {
+        let scores = attentionScores(
+          q: try q.whole(cell, base: base(.q, layer)), k: try k.whole(cell, base: base(.k, layer)),
+          segment: segment, scale: scale)
+        before = (scores, causalSoftmax(scores))
+        if isBase { baseAttention[number] = before }
       }
-      var scores = attentionScores(q: qs, k: ks, segment: segment, scale: scale)
-      let scoreEdits = interventions(.attnScores, layer, cell)
+      var (scores, pattern) = before
       for intervention in scoreEdits {
         try intervention.apply(to: &scores, at: HookName(.attnScores, layer: layer))
       }
-      var pattern = scoreEdits.isEmpty ? causalSoftmax(scores) : softmax(scores)
-      for intervention in interventions(.pattern, layer, cell) {
+      if !scoreEdits.isEmpty { pattern = softmax(scores) }
+      for intervention in patternEdits {
         try intervention.apply(to: &pattern, at: HookName(.pattern, layer: layer))
       }
-      var rows = changed[cell]
-      if let before = basePatterns[number], rows == nil {
-        rows = differingQueries(pattern, before)
-      }
-      guard let rows, !rows.isEmpty else { continue }
-      var z = Tensor(uninitialized: [length, config.nHeads, config.dHead])
-      applyAttention(pattern: pattern, v: vs, segment: segment, into: &z)
       // An edit may reach rows before those that keys and values have changed.
-      let all = changed[cell] == nil ? rows : 0..<length
-      pieces.append((cell, all, z.rows(all)))
+      guard let rows = isBase ? differingQueries(pattern, before.pattern) : 0..<length else {
+        continue
+      }
+      var z = Tensor(uninitialized: [length, config.nHeads, config.dHead])
+      applyAttention(
+        pattern: pattern, v: try v.whole(cell, base: base(.v, layer)), segment: segment, into: &z)
+      pieces.append((cell, rows, z.rows(rows)))
     }
-    guard !pieces.isEmpty else { return RowOverlay(empty: [config.nHeads, config.dHead]) }
-    return RowOverlay(
-      Tensor.concatenating(pieces.map(\.z)),
-      RowOverlay.layout(pieces.map { ($0.cell, $0.positions) }))
+    return pieces
   }
 
   /// What edits of single heads' results make of `attn_out`.
@@ -340,21 +350,17 @@ private struct Walk {
   ) throws -> RowOverlay {
     let name = HookName(.result, layer: layer)
     guard let here = edits[name] else { return output }
-    var pieces: [(cell: Int, positions: Range<Int>, rows: Tensor)] = []
-    for cell in Set(here.map(\.cell)).sorted() {
-      let whole = RowOverlay.layout([(cell, 0..<length(cell))])
-      let before = ForwardPass.headResults(
-        try z.gathered(whole, base: base(.z, layer)).rows, block.W_O)
+    var pieces: [RowOverlay.Piece] = []
+    for (cell, interventions) in here {
+      let before = ForwardPass.headResults(try z.whole(cell, base: base(.z, layer)), block.W_O)
       var after = before
-      for intervention in interventions(.result, layer, cell) {
-        try intervention.apply(to: &after, at: name)
-      }
+      for intervention in interventions { try intervention.apply(to: &after, at: name) }
       let already = z.entry(cell)?.positions
       guard let rows = hull(differingRows(after, before), already) else { continue }
       let sums = after.rows(rows).summingAxis1().addingToRows(block.b_O)
       pieces.append((cell, rows, sums))
     }
-    return try replacing(output, pieces, [config.dModel])
+    return output.replacing(pieces)
   }
 
   // MARK: readout
@@ -390,44 +396,35 @@ private struct Walk {
 
   // MARK: edits
 
-  private func interventions(_ site: Site, _ layer: Int, _ cell: Int) -> [Intervention] {
-    (edits[HookName(site, layer: layer)] ?? []).filter { $0.cell == cell }.map(\.intervention)
-  }
-
   /// An activation after the interventions at `site`: the rows that they change are added.
   private func edited(
     _ overlay: RowOverlay, _ site: Site, _ layer: Int
   ) throws -> RowOverlay {
     let name = HookName(site, layer: layer)
     guard let here = edits[name] else { return overlay }
-    var pieces: [(cell: Int, positions: Range<Int>, rows: Tensor)] = []
-    for cell in Set(here.map(\.cell)).sorted() {
+    var pieces: [RowOverlay.Piece] = []
+    for (cell, interventions) in here {
       let original = try base(site, layer)(cell)
-      var value = try overlay.gathered(
-        RowOverlay.layout([(cell, 0..<length(cell))]), base: base(site, layer)
-      ).rows
-      for (owner, intervention) in here where owner == cell {
-        try intervention.apply(to: &value, at: name)
-      }
+      var value = try overlay.whole(cell, base: base(site, layer))
+      for intervention in interventions { try intervention.apply(to: &value, at: name) }
       // Rows that had changed before count as changed, whatever they are now.
       guard let rows = hull(differingRows(value, original), overlay.entry(cell)?.positions) else {
         continue
       }
       pieces.append((cell, rows, value.rows(rows)))
     }
-    return try replacing(overlay, pieces, Array(overlay.rows.shape.dropFirst()))
+    return overlay.replacing(pieces)
   }
 
   /// Carries interventions out where every row that they touch is in the overlay already.
   private func editInPlace(_ overlay: inout RowOverlay, _ site: Site, _ layer: Int) throws {
     let name = HookName(site, layer: layer)
-    for (cell, intervention) in edits[name] ?? [] {
+    for (cell, interventions) in edits[name] ?? [] {
       guard let entry = overlay.entry(cell) else { continue }
       // Rows that nobody reads stay zero.
       var value = Tensor(zeros: [length(cell)] + overlay.rows.shape.dropFirst())
-      let rows = entry.start..<entry.start + entry.positions.count
-      value.replaceRows(at: entry.positions.lowerBound, with: overlay.rows.rows(rows))
-      try intervention.apply(to: &value, at: name)
+      value.replaceRows(at: entry.positions.lowerBound, with: overlay.rows(of: entry))
+      for intervention in interventions { try intervention.apply(to: &value, at: name) }
       overlay.rows.replaceRows(at: entry.start, with: value.rows(entry.positions))
     }
   }
@@ -453,7 +450,7 @@ private struct Walk {
     var wanted: [Int: Range<Int>] = [:]
     for entry in x.entries { wanted[entry.cell] = entry.positions }
     for entry in y.entries {
-      wanted[entry.cell] = wanted[entry.cell].map { hull($0, entry.positions) } ?? entry.positions
+      wanted[entry.cell] = hull(wanted[entry.cell], entry.positions)
     }
     let layout = layout(wanted, isLast: isLast)
     guard !layout.isEmpty else { return RowOverlay(empty: [config.dModel]) }
@@ -478,43 +475,6 @@ private struct Walk {
     for entry in overlay.entries { wanted[entry.cell] = entry.positions }
     return try overlay.gathered(layout(wanted, isLast: true), base: base)
   }
-
-  /// The overlay with the rows of some cells in place of their own.
-  private func replacing(
-    _ overlay: RowOverlay, _ pieces: [(cell: Int, positions: Range<Int>, rows: Tensor)],
-    _ shape: [Int]
-  ) throws -> RowOverlay {
-    if pieces.isEmpty { return overlay }
-    let replaced = Set(pieces.map(\.cell))
-    var all = pieces
-    for entry in overlay.entries where !replaced.contains(entry.cell) {
-      all.append(
-        (
-          entry.cell, entry.positions,
-          overlay.rows.rows(entry.start..<entry.start + entry.positions.count)
-        ))
-    }
-    all.sort { $0.cell < $1.cell }
-    return RowOverlay(
-      Tensor.concatenating(all.map(\.rows)), RowOverlay.layout(all.map { ($0.cell, $0.positions) }))
-  }
-
-  private func merged(_ parts: [RowOverlay], _ shape: [Int]) -> RowOverlay {
-    guard parts.count > 1 else { return parts.first ?? RowOverlay(empty: shape) }
-    var all: [(cell: Int, positions: Range<Int>, rows: Tensor)] = []
-    for part in parts {
-      for entry in part.entries {
-        all.append(
-          (
-            entry.cell, entry.positions,
-            part.rows.rows(entry.start..<entry.start + entry.positions.count)
-          ))
-      }
-    }
-    all.sort { $0.cell < $1.cell }
-    return RowOverlay(
-      Tensor.concatenating(all.map(\.rows)), RowOverlay.layout(all.map { ($0.cell, $0.positions) }))
-  }
 }
 
 extension Intervention {
@@ -527,14 +487,10 @@ extension Intervention {
   }
 }
 
-/// The smallest range that holds both.
-private func hull(_ a: Range<Int>, _ b: Range<Int>) -> Range<Int> {
-  min(a.lowerBound, b.lowerBound)..<max(a.upperBound, b.upperBound)
-}
-
+/// The smallest range that holds both, as far as they are there.
 private func hull(_ a: Range<Int>?, _ b: Range<Int>?) -> Range<Int>? {
   guard let a, let b else { return a ?? b }
-  return hull(a, b)
+  return min(a.lowerBound, b.lowerBound)..<max(a.upperBound, b.upperBound)
 }
 
 /// The rows in which two tensors of one shape are not bit for bit the same.
