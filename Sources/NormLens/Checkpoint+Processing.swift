@@ -55,7 +55,7 @@ extension Checkpoint {
 
     // Nobody else may hold the tensors while they change, or each change copies them.
     let order = Array(result.tensors.keys)
-    var tensors = Dictionary(uniqueKeysWithValues: result.tensors.map { ($0.key, $0.value) })
+    var tensors = result.tensors.unordered
     result.tensors = [:]
     var last = try Predictions(tensors, result.config)
     for step in pending {

@@ -68,8 +68,7 @@ public struct Checkpoint: Sendable {
 
   /// The tensors as a model has them.
   func weights() throws(ModelError) -> GPT2Weights {
-    try GPT2Weights(
-      Dictionary(uniqueKeysWithValues: tensors.map { ($0.key, $0.value) }), config: config)
+    try GPT2Weights(tensors.unordered, config: config)
   }
 
   /// The special tokens' texts, which are found in a text before it is cut.
@@ -136,4 +135,9 @@ public struct Checkpoint: Sendable {
     }
     return (differences.max() ?? 0, max(1, reference.logits.map(Swift.abs).max() ?? 1))
   }
+}
+
+extension OrderedDictionary {
+  /// The same without an order.
+  var unordered: [Key: Value] { Dictionary(uniqueKeysWithValues: map { ($0.key, $0.value) }) }
 }

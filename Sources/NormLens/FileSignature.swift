@@ -33,13 +33,12 @@ enum FileSignature {
       self = .numpy
     } else if starts("PK\u{3}\u{4}"), contains("data.pkl") {
       self = .pickle
-    } else if starts("\u{93}NUMPY") || bytes.starts(with: [0x93] + Array("NUMPY".utf8)) {
+    } else if bytes.starts(with: [0x93] + Array("NUMPY".utf8)) {
       self = .numpy
     } else if bytes.count > 1, bytes[0] == 0x80, (1...5).contains(bytes[1]) {
       self = .pickle
     } else if starts("GGUF") {
-      self = .foreign(
-        kind: "a GGUF file", advice: "give the Hugging Face checkpoint that it was made of")
+      self = .gguf
     } else if starts("version https://git-lfs") {
       self = .foreign(
         kind: "a Git LFS pointer instead of the file itself", advice: "fetch it with 'git lfs pull'"
@@ -80,10 +79,7 @@ enum FileSignature {
         kind: "Flax weights in MessagePack",
         advice: "load them with transformers 4 and from_flax=True, and save safetensors")
     }
-    if ends(".gguf", ".ggml") {
-      return .foreign(
-        kind: "a GGUF file", advice: "give the Hugging Face checkpoint that it was made of")
-    }
+    if ends(".gguf", ".ggml") { return .gguf }
     if ends(".npz", ".npy") { return .numpy }
     if ends(".onnx") {
       return .foreign(
@@ -108,6 +104,8 @@ enum FileSignature {
     kind: "a PyTorch pickle, which can run code,", advice: saving)
   private static let pickleIndex = FileSignature.foreign(
     kind: "an index of PyTorch pickles, which can run code,", advice: saving)
+  private static let gguf = FileSignature.foreign(
+    kind: "a GGUF file", advice: "give the Hugging Face checkpoint that it was made of")
   private static let numpy = FileSignature.foreign(
     kind: "a NumPy file", advice: "save the weights with safetensors.numpy.save_file")
 }

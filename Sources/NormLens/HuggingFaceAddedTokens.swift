@@ -189,19 +189,8 @@ struct HuggingFaceAddedTokens {
   private func scan(
     _ path: String, _ body: (inout JSONScanner) throws(JSONError) -> Void
   ) throws {
-    let bytes = try HuggingFaceTokenizer.readBytes(path)
-    do throws(JSONError) {
-      try JSONScanner.scan(
-        bytes.span, limit: HuggingFaceTokenizer.sizeLimit, values: HuggingFaceTokenizer.valueLimit
-      ) {
-        (scanner: inout JSONScanner) throws(JSONError) in
-        // A chat template is the longest text of a configuration.
-        scanner.stringLimit = 1 << 20
-        try body(&scanner)
-      }
-    } catch {
-      throw ModelSourceError.weights(path: path, problem: "\(error)")
-    }
+    // A chat template is the longest text of a configuration.
+    try HuggingFaceTokenizer.scan(path, text: 1 << 20, body)
   }
 
   // MARK: Checks

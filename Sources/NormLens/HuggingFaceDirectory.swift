@@ -21,7 +21,7 @@ enum HuggingFaceDirectory {
       switch source {
       case .safetensors(let path): try SafetensorsWeights.tensors(path: path)
       case .shards(let index): try SafetensorsWeights.tensors(index: index)
-      case .keras(let path): try KerasWeights.tensors(path: path)
+      case .keras(let file): try KerasWeights.tensors(file)
       }
     let weights = try PublishedWeights(published, path: source.path, config: config)
     if weights.layout == .outIn { try file.requireActivation() }

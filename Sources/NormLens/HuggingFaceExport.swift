@@ -75,10 +75,10 @@ public enum HuggingFaceExport {
             problem: "float16 cannot hold the gain 1e6 of a model without LayerNorms; "
               + "use bfloat16 or float32")
         }
-        let source = Dictionary(
-          uniqueKeysWithValues: checkpoint.tensors.map { ($0.key, $0.value) })
         // A LayerNorm cannot but remove the mean: the weights that read the stream must ignore it.
-        if let reader = WeightProcessing.readerOfTheMean(source, config: model) {
+        if let reader = WeightProcessing.readerOfTheMean(
+          checkpoint.tensors.unordered, config: model)
+        {
           throw ModelSourceError.inexpressible(
             format: "GPT2LMHeadModel",
             problem: "it always removes the stream's mean, which this model reads: \(reader)")

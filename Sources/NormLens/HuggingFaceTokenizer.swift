@@ -124,6 +124,24 @@ enum HuggingFaceTokenizer {
     }
   }
 
+  /// Reads a JSON file with a scanner.
+  ///
+  /// - Parameter text: the most bytes of one string.
+  static func scan(
+    _ path: String, text: Int, _ body: (inout JSONScanner) throws(JSONError) -> Void
+  ) throws(ModelSourceError) {
+    let bytes = try readBytes(path)
+    do throws(JSONError) {
+      try JSONScanner.scan(bytes.span, limit: sizeLimit, values: valueLimit) {
+        (scanner: inout JSONScanner) throws(JSONError) in
+        scanner.stringLimit = text
+        try body(&scanner)
+      }
+    } catch {
+      throw .weights(path: path, problem: "\(error)")
+    }
+  }
+
   /// The entries of a `vocab.json`.
   private static func vocabulary(
     _ bytes: [UInt8], _ path: String

@@ -22,20 +22,12 @@ struct HuggingFaceTokenizerFile {
   /// - Throws: `ModelSourceError` or `HDF5Error` naming the file, the place or the field.
   init(path: String) throws {
     self.path = path
-    let bytes = try HuggingFaceTokenizer.readBytes(path)
-    do throws(JSONError) {
-      try JSONScanner.scan(
-        bytes.span, limit: HuggingFaceTokenizer.sizeLimit, values: HuggingFaceTokenizer.valueLimit
-      ) {
-        (scanner: inout JSONScanner) throws(JSONError) in
-        scanner.stringLimit = 1 << 16
-        try scanner.object { (scanner: inout JSONScanner, key: String) throws(JSONError) in
-          found.insert(key)
-          try field(key, &scanner)
-        }
+    try HuggingFaceTokenizer.scan(path, text: 1 << 16) {
+      (scanner: inout JSONScanner) throws(JSONError) in
+      try scanner.object { (scanner: inout JSONScanner, key: String) throws(JSONError) in
+        found.insert(key)
+        try field(key, &scanner)
       }
-    } catch {
-      throw ModelSourceError.weights(path: path, problem: "\(error)")
     }
     for key in ["model", "pre_tokenizer", "decoder"] where !found.contains(key) {
       throw ModelSourceError.field(path: path, field: key, expected: "one", found: "missing")

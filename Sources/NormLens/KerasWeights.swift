@@ -19,11 +19,11 @@ enum KerasWeights {
     return try file.datasets().contains { name($0) != nil }
   }
 
-  /// The tensors of the file at `path`.
+  /// The tensors of a file.
   ///
   /// - Throws: `HDF5Error`; `ModelSourceError.weights` for a dataset that is none of GPT-2's.
-  static func tensors(path: String) throws -> [PublishedTensor] {
-    let file = try HDF5File(path: path)
+  static func tensors(_ file: HDF5File) throws -> [PublishedTensor] {
+    let path = file.path
     // A whole model keeps the weights in one group and the optimizer's state beside it.
     let isWhole = try file.contains(wholeModel)
     var tensors: [PublishedTensor] = []

@@ -15,12 +15,13 @@ enum ModelSource {
     /// Several, with an index.
     case shards(index: String)
     /// Keras weights in HDF5.
-    case keras(String)
+    case keras(HDF5File)
 
     /// The file that is opened first.
     var path: String {
       switch self {
-      case .safetensors(let path), .shards(let path), .keras(let path): path
+      case .safetensors(let path), .shards(let path): path
+      case .keras(let file): file.path
       }
     }
   }
@@ -53,8 +54,9 @@ enum ModelSource {
     let beside = directory.isEmpty ? "." : directory
     switch try FileSignature(path) {
     case .hdf5:
-      return try KerasWeights.isKeras(try HDF5File(path: path))
-        ? .huggingFace(directory: beside, weights: .keras(path)) : .modelFile(path)
+      let file = try HDF5File(path: path)
+      return try KerasWeights.isKeras(file)
+        ? .huggingFace(directory: beside, weights: .keras(file)) : .modelFile(path)
     case .safetensors:
       try refuseShard(path, in: beside)
       return .huggingFace(directory: beside, weights: .safetensors(path))
@@ -89,9 +91,9 @@ enum ModelSource {
 
   /// The weights of a directory: the first of the names that there is.
   private static func weights(in directory: String) throws -> Weights {
-    let known: [(name: String, make: (String) -> Weights)] = [
+    let known: [(name: String, make: (String) throws -> Weights)] = [
       ("model.safetensors", { .safetensors($0) }), (indexName, { .shards(index: $0) }),
-      ("tf_model.h5", { .keras($0) }),
+      ("tf_model.h5", { .keras(try HDF5File(path: $0)) }),
     ]
     for (name, make) in known {
       let path = "\(directory)/\(name)"
@@ -100,7 +102,7 @@ enum ModelSource {
       if case .foreign(let kind, let advice) = try FileSignature(path) {
         throw ModelSourceError.unsupported(path: path, kind: kind, advice: advice)
       }
-      return make(path)
+      return try make(path)
     }
     // Nothing that is opened: say what there is instead.
     let names: [String]

@@ -98,8 +98,7 @@ struct PublishedWeights {
   /// Whether the model has these tensors, in these shapes and no others.
   private func check(_ config: GPT2Config, path: String) throws(ModelSourceError) {
     do {
-      _ = try GPT2Weights(
-        Dictionary(uniqueKeysWithValues: tensors.map { ($0.key, $0.value) }), config: config)
+      _ = try GPT2Weights(tensors.unordered, config: config)
     } catch {
       throw .weights(path: path, problem: error.description)
     }
