@@ -56,7 +56,8 @@ let package = Package(
       swiftSettings: strict),
     .target(name: "HookedGPT2", dependencies: ["Tensors"], swiftSettings: safe),
     .target(
-      name: "Analyses", dependencies: ["HookedGPT2", "Results", "Tensors", orderedCollections],
+      name: "Analyses",
+      dependencies: ["HookedGPT2", "Results", "Tensors", orderedCollections, realModule],
       swiftSettings: safe),
     .target(
       name: "Reporting", dependencies: ["Results", orderedCollections], swiftSettings: safe),

@@ -29,6 +29,12 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
   case closure(analysis: String, prompt: Int, error: Double, limit: Double)
   /// A number that is not finite.
   case nonFinite(analysis: String, what: String)
+  /// A prompt pair without the tokens that a metric compares.
+  case answers(metric: String, prompt: Int, expected: String, found: String)
+  /// A prompt pair that cannot be compared.
+  case pair(prompt: Int, problem: String)
+  /// Prompts whose positions do not correspond.
+  case alignment(analysis: String, problem: String)
 
   /// One line: what, where, expected, found, what to do.
   public var description: String {
@@ -40,6 +46,12 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
     case .closure(let analysis, let prompt, let error, let limit):
       "\(analysis): prompt \(prompt): the components miss the target by \(error), "
         + "expected at most \(limit); an intervention that is not one of the components breaks the sum"
+    case .answers(let metric, let prompt, let expected, let found):
+      "metric \(metric): prompt \(prompt): expected \(expected), found \(found)"
+    case .pair(let prompt, let problem):
+      "prompt pair \(prompt): \(problem)"
+    case .alignment(let analysis, let problem):
+      "\(analysis): \(problem)"
     case .nonFinite(let analysis, let what):
       "\(analysis): \(what) is not a finite number; the weights or the intervention overflow"
     }

@@ -61,16 +61,20 @@ public struct HookFilter: Sendable, Hashable, CustomStringConvertible {
   public var head: Int?
   /// Which positions: the token positions, or the query positions of an attention site.
   public var positions: PositionSelection
+  /// One element of the innermost axis, or all: a neuron of an MLP site, a key position of an
+  /// attention site. For interventions only.
+  public var element: Int?
 
   /// A choice of activations.
   public init(
     _ site: Site, layers: LayerSelection = .all, head: Int? = nil,
-    positions: PositionSelection = .all
+    positions: PositionSelection = .all, element: Int? = nil
   ) {
     self.site = site
     self.layers = layers
     self.head = head
     self.positions = positions
+    self.element = element
   }
 
   /// The one hook `name`.
@@ -82,6 +86,13 @@ public struct HookFilter: Sendable, Hashable, CustomStringConvertible {
   public func at(_ positions: PositionSelection) -> HookFilter {
     var copy = self
     copy.positions = positions
+    return copy
+  }
+
+  /// One element of the innermost axis of this choice: a neuron, a key position.
+  public func element(_ index: Int) -> HookFilter {
+    var copy = self
+    copy.element = index
     return copy
   }
 
@@ -100,6 +111,7 @@ public struct HookFilter: Sendable, Hashable, CustomStringConvertible {
     }
     if let head { text += " head \(head)" }
     if case .at(let positions) = positions { text += " positions \(positions)" }
+    if let element { text += " element \(element)" }
     return text
   }
 

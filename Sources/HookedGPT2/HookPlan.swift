@@ -18,7 +18,7 @@ struct HookPlan {
   ) throws(ModelError) {
     var recorded: Set<HookName> = []
     for filter in hooks {
-      if filter.head != nil || filter.positions != .all {
+      if filter.head != nil || filter.positions != .all || filter.element != nil {
         throw .nothingMatches(
           filter: filter.description,
           reason: "whole activations are recorded; select positions for the run, heads afterwards")

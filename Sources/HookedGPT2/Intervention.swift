@@ -126,14 +126,18 @@ public struct Intervention: Sendable {
 /// The cells of one prompt's activation that an intervention changes.
 ///
 /// A cell is the innermost axis at one position and head: `[d_head]` of `z`, one query's row of a
-/// pattern, `[d_model]` of the stream.
+/// pattern, `[d_model]` of the stream; or one element of it.
 struct InterventionCells {
   let positions: [Int]
   let heads: Range<Int>
   /// All heads and positions of the tensor.
   let allHeads: Int
   let length: Int
+  /// How many scalars a cell has.
   let width: Int
+  /// The extent of the innermost axis, and where in it a cell starts.
+  let stride: Int
+  let offset: Int
   let attention: Bool
 
   init(site: Site, target: HookFilter, shape: [Int], hook: String) throws(ModelError) {
@@ -141,7 +145,16 @@ struct InterventionCells {
     let hasHeads = site.hasHeadAxis
     length = attention ? shape[1] : shape[0]
     allHeads = attention ? shape[0] : hasHeads ? shape[1] : 1
-    width = shape[shape.count - 1]
+    stride = shape[shape.count - 1]
+    if let element = target.element {
+      guard element >= 0 && element < stride else {
+        throw .nothingMatches(
+          filter: target.description, reason: "'\(hook)' has elements 0 to \(stride - 1)")
+      }
+      (offset, width) = (element, 1)
+    } else {
+      (offset, width) = (0, stride)
+    }
     positions = try target.positions.resolved(length: length, hook: hook)
     if Set(positions).count != positions.count {
       throw .intervention(hook: hook, problem: "a position is named twice in \(target.positions)")
@@ -151,7 +164,7 @@ struct InterventionCells {
 
   /// Where the cell of `position` and `head` starts in a tensor of the site's whole shape.
   func start(_ position: Int, _ head: Int) -> Int {
-    (attention ? head * length + position : position * allHeads + head) * width
+    (attention ? head * length + position : position * allHeads + head) * stride + offset
   }
 }
 
@@ -180,7 +193,7 @@ extension Intervention {
           hook: name.rawValue,
           problem: "the edit changed shape \(value.shape) to \(edited.shape)")
       }
-      if target.head == nil && target.positions == .all {
+      if target.head == nil && target.positions == .all && target.element == nil {
         value = edited
       } else {
         write(cells, into: &value, from: edited) { cells.start(cells.positions[$0], $1) }

@@ -24,8 +24,26 @@ public struct BaseRun: Sendable {
   ///   - model: the model.
   ///   - tokens: its token ids.
   ///   - position: whose logits are read; the last by default.
+  ///   - interventions: changes of the run itself, such as noise on the embeddings. They belong to
+  ///     the base: what `PatchedRun` changes comes on top of them. Only those before the first block
+  ///     (`embed`, `pos_embed`, `resid_pre` of layer 0) are allowed: later ones would have to act
+  ///     again on every patched run.
   /// - Throws: `ModelError`.
-  public init(_ model: GPT2, tokens: [Int], reading position: Int? = nil) throws {
+  public init(
+    _ model: GPT2, tokens: [Int], reading position: Int? = nil, interventions: [Intervention] = []
+  ) throws {
+    for intervention in interventions {
+      let target = intervention.target
+      guard
+        try target.names(model.config).allSatisfy({
+          [.embed, .posEmbed].contains($0.site) || $0 == HookName(.residPre, layer: 0)
+        })
+      else {
+        throw ModelError.intervention(
+          hook: target.description, problem: "a base run can be changed before its first block only"
+        )
+      }
+    }
     let last = position ?? tokens.count - 1
     guard tokens.indices.contains(last) else {
       throw ModelError.nothingMatches(
@@ -33,7 +51,8 @@ public struct BaseRun: Sendable {
     }
     self.tokens = Array(tokens[...last])
     let (logits, cache) = try model.runWithCache(
-      batch: [self.tokens], hooks: Self.sites.map { HookFilter($0) }, logits: .last)
+      batch: [self.tokens], hooks: Self.sites.map { HookFilter($0) }, logits: .last,
+      interventions: interventions)
     self.logits = logits[0].row(0)
     self.cache = cache
   }
@@ -41,8 +60,14 @@ public struct BaseRun: Sendable {
   /// Makes the activations of the tokens that this run and `other` begin with the other's, bit for
   /// bit: a causal model computes the same of them, but sums of other lengths may round differently.
   /// A patch of such a position from one run into the other then changes exactly nothing.
+  ///
+  /// Where a run starts from other embeddings than its tokens' (noise), the common beginning ends.
   public mutating func sharePrefix(of other: BaseRun) throws(ModelError) {
-    let common = zip(tokens, other.tokens).prefix { $0 == $1 }.count
+    let (start, otherStart) = (try activation(.residPre, 0), try other.activation(.residPre, 0))
+    let common = zip(0..<length, 0..<other.length).prefix { row, otherRow in
+      tokens[row] == other.tokens[otherRow]
+        && start.row(row).scalars == otherStart.row(otherRow).scalars
+    }.count
     if common > 0 { try cache.takeRows(common, of: other.cache) }
   }
 

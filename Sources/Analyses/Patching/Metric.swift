@@ -1,0 +1,208 @@
+import RealModule
+public import Tensors
+
+/// What a patching experiment measures: one number of the logits at a prompt's last position.
+///
+/// For the model's answer tokens A and wrong tokens W (mostly one each), p = softmax(logits):
+///
+///     logit-difference          max_A logit − max_W logit
+///     logit                     max_A logit
+///     log-probability           log Σ_A p                      nats
+///     probability-difference    p(A) − p(W), one token each
+///     group-difference          Σ_A p − Σ_W p                  greater-than: years above, years below
+///     loss                      −log Σ_A p                     nats
+///     kl                        Σ_v p_clean(v)·(log p_clean(v) − log p(v))     nats, over the whole vocabulary
+///
+/// With several answers the maximum asks whether any of them wins, as the docstring task does with
+/// its wrong ones. `loss` and `kl` fall where the model does better: the sign of an effect is that of
+/// the metric, its normalised value is 1 for the clean run whatever the metric.
+///
+/// Zhang & Nanda 2024, arXiv:2309.16042, compare metrics: the logit difference is linear in the final
+/// stream and shows negative components that probabilities hide.
+public struct Metric: Sendable {
+  /// What the metric looks at.
+  public enum Scope: Sendable {
+    /// The logits of the answer and wrong tokens.
+    case answers
+    /// The logits of the whole vocabulary: each run is unembedded as a whole.
+    case vocabulary
+  }
+
+  /// What the metric needs of a prompt pair.
+  public enum Needs: Sendable {
+    case nothing, answer, answerAndWrong, oneAnswerAndOneWrong
+  }
+
+  /// The metric's name, as on the command line and in results.
+  public let name: String
+  /// The unit of its values and of effects: `logit`, `nat`, `1`.
+  public let units: String
+  /// What it looks at.
+  public let scope: Scope
+  /// What it needs of a prompt pair.
+  public let needs: Needs
+  private let value: @Sendable (AnswerLogits) throws -> Double
+
+  /// A metric of one's own.
+  ///
+  /// ```swift
+  /// Metric("margin", units: "logit") { $0.answer[0] - $0.wrong[0] }
+  /// ```
+  ///
+  /// - Parameters:
+  ///   - name: what results call it.
+  ///   - units: the unit of its values.
+  ///   - scope: whether it looks at the whole vocabulary.
+  ///   - needs: which tokens a pair must have.
+  ///   - value: the metric of one run.
+  public init(
+    _ name: String, units: String, over scope: Scope = .answers,
+    needs: Needs = .answerAndWrong, _ value: @escaping @Sendable (AnswerLogits) throws -> Double
+  ) {
+    self.name = name
+    self.units = units
+    self.scope = scope
+    self.needs = needs
+    self.value = value
+  }
+
+  /// The metric of a run.
+  public func callAsFunction(_ logits: AnswerLogits) throws -> Double { try value(logits) }
+
+  /// The tokens whose logits a run must give; nil means the whole vocabulary.
+  public func tokens(_ pair: PromptPair) -> [Int]? {
+    if case .vocabulary = scope { nil } else { pair.answer + pair.wrong }
+  }
+
+  /// Fails where a pair lacks the tokens that the metric needs.
+  ///
+  /// - Throws: `AnalysisError.answers`.
+  public func check(_ pair: PromptPair, prompt: Int) throws(AnalysisError) {
+    let (expected, holds): (String, Bool) =
+      switch needs {
+      case .nothing: ("anything", true)
+      case .answer: ("an answer token", !pair.answer.isEmpty)
+      case .answerAndWrong:
+        ("an answer token and a wrong one", !pair.answer.isEmpty && !pair.wrong.isEmpty)
+      case .oneAnswerAndOneWrong:
+        (
+          "exactly one answer token and one wrong one",
+          pair.answer.count == 1 && pair.wrong.count == 1
+        )
+      }
+    if !holds {
+      throw .answers(
+        metric: name, prompt: prompt, expected: expected,
+        found: "\(pair.answer.count) and \(pair.wrong.count)")
+    }
+  }
+}
+
+extension Metric {
+  /// The answer's logit less the wrong one's.
+  public static let logitDifference = Metric("logit-difference", units: "logit") {
+    $0.highest($0.answer) - $0.highest($0.wrong)
+  }
+  /// The answer's logit.
+  public static let logit = Metric("logit", units: "logit", needs: .answer) {
+    $0.highest($0.answer)
+  }
+  /// The logarithm of the answer's probability.
+  public static let logProbability = Metric(
+    "log-probability", units: "nat", over: .vocabulary, needs: .answer
+  ) { $0.logProbabilityOfAnswer }
+  /// The answer's probability less the wrong one's.
+  public static let probabilityDifference = Metric(
+    "probability-difference", units: "1", over: .vocabulary, needs: .oneAnswerAndOneWrong
+  ) { $0.probability($0.answer) - $0.probability($0.wrong) }
+  /// The probability of all answers less that of all wrong tokens.
+  public static let groupDifference = Metric(
+    "group-difference", units: "1", over: .vocabulary
+  ) { $0.probability($0.answer) - $0.probability($0.wrong) }
+  /// The answer's cross-entropy.
+  public static let loss = Metric("loss", units: "nat", over: .vocabulary, needs: .answer) {
+    -$0.logProbabilityOfAnswer
+  }
+  /// The divergence from the clean run's prediction.
+  public static let kl = Metric("kl", units: "nat", over: .vocabulary, needs: .nothing) {
+    $0.divergenceFromClean
+  }
+
+  /// Every named metric.
+  public static let all: [Metric] = [
+    .logitDifference, .logit, .logProbability, .probabilityDifference, .kl, .loss, .groupDifference,
+  ]
+}
+
+/// The logits at a prompt's last position, as a metric sees them, in double precision.
+public struct AnswerLogits: Sendable {
+  /// The logits of the right tokens.
+  public let answer: [Double]
+  /// The logits of the wrong tokens.
+  public let wrong: [Double]
+  /// Every token's logit, shape `[d_vocab]`; nil where the metric looks at answers only.
+  public let vocabulary: Tensor?
+  /// The clean run's, likewise.
+  public let clean: Tensor?
+  /// log Σ exp of the vocabulary's logits; NaN where the metric looks at answers only.
+  public let logSum: Double
+  private let cleanLogSum: Double
+
+  /// What a run gave.
+  ///
+  /// - Parameters:
+  ///   - logits: of the tokens that `Metric.tokens(_:)` asked for, in its order.
+  ///   - pair: the prompts.
+  ///   - clean: the clean run's logits of the whole vocabulary, for metrics that look at it, with
+  ///     the logarithm of the sum of their exponentials.
+  public init(_ logits: Tensor, _ pair: PromptPair, clean: (logits: Tensor, logSum: Double)?) {
+    if let clean {
+      answer = pair.answer.map { Double(logits[$0]) }
+      wrong = pair.wrong.map { Double(logits[$0]) }
+      vocabulary = logits
+      logSum = Self.logSum(logits)
+      self.clean = clean.logits
+      cleanLogSum = clean.logSum
+    } else {
+      answer = pair.answer.indices.map { Double(logits[$0]) }
+      wrong = pair.wrong.indices.map { Double(logits[pair.answer.count + $0]) }
+      (vocabulary, self.clean, logSum, cleanLogSum) = (nil, nil, .nan, .nan)
+    }
+  }
+
+  /// log Σ exp of logits.
+  public static func logSum(_ logits: Tensor) -> Double {
+    let values = logits.span
+    var largest = -Float.infinity
+    for i in values.indices { largest = max(largest, values[i]) }
+    var sum = 0.0
+    for i in values.indices { sum += Double.exp(Double(values[i]) - Double(largest)) }
+    return Double(largest) + Double.log(sum)
+  }
+
+  /// The largest of some logits.
+  func highest(_ logits: [Double]) -> Double { logits.max() ?? -.infinity }
+
+  /// The probability of tokens of these logits.
+  public func probability(_ logits: [Double]) -> Double {
+    logits.reduce(0) { $0 + Double.exp($1 - logSum) }
+  }
+
+  /// log Σ p of the answers.
+  public var logProbabilityOfAnswer: Double {
+    let top = highest(answer)
+    return top + Double.log(answer.reduce(0) { $0 + Double.exp($1 - top) }) - logSum
+  }
+
+  /// Σ p_clean·(log p_clean − log p), not below zero.
+  var divergenceFromClean: Double {
+    guard let vocabulary, let clean else { return .nan }
+    let (p, q) = (clean.span, vocabulary.span)
+    var sum = 0.0
+    for i in p.indices {
+      let logP = Double(p[i]) - cleanLogSum
+      sum += Double.exp(logP) * (logP - Double(q[i]) + logSum)
+    }
+    return sum < 0 ? 0 : sum
+  }
+}
