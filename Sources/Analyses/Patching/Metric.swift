@@ -1,6 +1,3 @@
-import RealModule
-public import Tensors
-
 /// What a patching experiment measures: one number of the logits at a prompt's last position.
 ///
 /// For the model's answer tokens A and wrong tokens W (mostly one each), p = softmax(logits):
@@ -132,77 +129,4 @@ extension Metric {
   public static let all: [Metric] = [
     .logitDifference, .logit, .logProbability, .probabilityDifference, .kl, .loss, .groupDifference,
   ]
-}
-
-/// The logits at a prompt's last position, as a metric sees them, in double precision.
-public struct AnswerLogits: Sendable {
-  /// The logits of the right tokens.
-  public let answer: [Double]
-  /// The logits of the wrong tokens.
-  public let wrong: [Double]
-  /// Every token's logit, shape `[d_vocab]`; nil where the metric looks at answers only.
-  public let vocabulary: Tensor?
-  /// The clean run's, likewise.
-  public let clean: Tensor?
-  /// log Σ exp of the vocabulary's logits; NaN where the metric looks at answers only.
-  public let logSum: Double
-  private let cleanLogSum: Double
-
-  /// What a run gave.
-  ///
-  /// - Parameters:
-  ///   - logits: of the tokens that `Metric.tokens(_:)` asked for, in its order.
-  ///   - pair: the prompts.
-  ///   - clean: the clean run's logits of the whole vocabulary, for metrics that look at it, with
-  ///     the logarithm of the sum of their exponentials.
-  public init(_ logits: Tensor, _ pair: PromptPair, clean: (logits: Tensor, logSum: Double)?) {
-    if let clean {
-      answer = pair.answer.map { Double(logits[$0]) }
-      wrong = pair.wrong.map { Double(logits[$0]) }
-      vocabulary = logits
-      logSum = Self.logSum(logits)
-      self.clean = clean.logits
-      cleanLogSum = clean.logSum
-    } else {
-      answer = pair.answer.indices.map { Double(logits[$0]) }
-      wrong = pair.wrong.indices.map { Double(logits[pair.answer.count + $0]) }
-      (vocabulary, self.clean, logSum, cleanLogSum) = (nil, nil, .nan, .nan)
-    }
-  }
-
-  /// log Σ exp of logits.
-  public static func logSum(_ logits: Tensor) -> Double {
-    let values = logits.span
-    var largest = -Float.infinity
-    for i in values.indices { largest = max(largest, values[i]) }
-    var sum = 0.0
-    for i in values.indices { sum += Double.exp(Double(values[i]) - Double(largest)) }
-    return Double(largest) + Double.log(sum)
-  }
-
-  /// The largest of some logits.
-  func highest(_ logits: [Double]) -> Double { logits.max() ?? -.infinity }
-
-  /// The probability of tokens of these logits.
-  public func probability(_ logits: [Double]) -> Double {
-    logits.reduce(0) { $0 + Double.exp($1 - logSum) }
-  }
-
-  /// log Σ p of the answers.
-  public var logProbabilityOfAnswer: Double {
-    let top = highest(answer)
-    return top + Double.log(answer.reduce(0) { $0 + Double.exp($1 - top) }) - logSum
-  }
-
-  /// Σ p_clean·(log p_clean − log p), not below zero.
-  var divergenceFromClean: Double {
-    guard let vocabulary, let clean else { return .nan }
-    let (p, q) = (clean.span, vocabulary.span)
-    var sum = 0.0
-    for i in p.indices {
-      let logP = Double(p[i]) - cleanLogSum
-      sum += Double.exp(logP) * (logP - Double(q[i]) + logSum)
-    }
-    return sum < 0 ? 0 : sum
-  }
 }
