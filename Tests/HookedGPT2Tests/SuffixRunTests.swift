@@ -52,30 +52,32 @@ import Testing
     let bases = lengths.map { count in
       (0..<count).map { _ in Int(random.next() % UInt64(config.dVocab)) }
     }
-    var runs: [PatchedRun] = []
-    for (base, tokens) in bases.enumerated() {
-      for site in Self.sites {
-        for layer in 0..<config.nLayers {
+    var all: [PatchedRun] = []
+    for site in Self.sites {
+      for layer in 0..<config.nLayers {
+        var runs: [PatchedRun] = []
+        for (base, tokens) in bases.enumerated() {
+          let whole = try model.runWithCache(
+            tokens, hooks: [HookFilter(site, layers: .layer(layer))]
+          ).cache.tensor(HookName(site, layer: layer)).shape
           let hasHead = site.isAttention || site.hasHeadAxis
           for head in hasHead ? [nil, config.nHeads - 1] : [nil] {
             for positions: PositionSelection in [.all, .at([tokens.count / 2]), .last] {
               let target = HookFilter(
                 site, layers: .layer(layer), head: head, positions: positions)
-              let whole = try model.runWithCache(
-                tokens, hooks: [HookFilter(site, layers: .layer(layer))]
-              ).cache.tensor(HookName(site, layer: layer)).shape
               runs.append(PatchedRun(base: base, [.zero(target)]))
               runs.append(PatchedRun(base: base, [.replace(target, with: value(whole, &random))]))
               if site != .attnScores { runs.append(PatchedRun(base: base, [.mean(target)])) }
-              runs.append(
-                PatchedRun(
-                  base: base, [.edit(target) { x in x = x * 1.5 }]))
+              runs.append(PatchedRun(base: base, [.edit(target) { x in x = x * 1.5 }]))
             }
           }
         }
+        // Alone, where nothing else has changed the rows that an edit meets, and with all others.
+        try check("\(name), \(site.rawValue) \(layer) alone", model, bases: bases, runs)
+        all += runs
       }
     }
-    try check(name, model, bases: bases, runs)
+    try check(name, model, bases: bases, all)
   }
 
   @Test(arguments: ["tiny-ln", "tiny-lnfree", "mini"])

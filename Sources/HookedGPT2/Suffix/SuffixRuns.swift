@@ -227,7 +227,10 @@ private struct Walk {
       }
     }
     let layout = layout(wanted, isLast: isLast)
-    guard !layout.isEmpty else { return RowOverlay(empty: [config.dModel]) }
+    // No row differs yet: an edit of what the MLP writes may make some.
+    guard !layout.isEmpty else {
+      return try edited(RowOverlay(empty: [config.dModel]), .mlpOut, layer)
+    }
     let input = try residMid.gathered(layout, base: base(.residMid, layer))
     let x = block.ln2?(input.rows) ?? input.rows
     var pre = RowOverlay(matmul(x, MatrixView(block.W_in), bias: block.b_in), layout)
