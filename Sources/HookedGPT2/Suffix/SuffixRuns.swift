@@ -85,16 +85,32 @@ extension SuffixRuns {
     public var layer: Int
     /// The first position.
     public var position: Int
-    /// `(n_layers − layer)·(pos − position)`: how often one token passes one block.
-    public var blockTokens: Int
     /// The rows that the run adds to a walk's matrix products: `pos − position`.
     public var rows: Int
+    /// `(n_layers − layer)·(pos − position)`: how often one token passes one block.
+    public var blockTokens: Int
     /// The most memory that the run needs during a walk, in bytes.
     public var bytes: Int
+
+    /// The cost of a run on a base of `length` tokens that differs from `layer` and `position` on.
+    public init(_ config: GPT2Config, layer: Int, position: Int, length: Int) {
+      self.layer = layer
+      self.position = position
+      rows = length - position
+      blockTokens = (config.nLayers - layer) * rows
+      // Of each row the streams before and after attention, what the norm makes of them, the neurons
+      // and their output, or else queries, keys, values, z and their output; copies where rows of
+      // several kinds are joined. An activation that is edited exists once as a whole.
+      let (d, m) = (config.dModel, config.dMLP)
+      bytes = 4 * (rows * max(8 * d, 5 * d + m) + length * d)
+    }
   }
 
   /// FLOPs of one block for one token: `2·(4·d_model² + 2·d_model·d_mlp)`.
-  public var flopsPerBlockToken: Double {
+  public var flopsPerBlockToken: Double { Self.flopsPerBlockToken(config) }
+
+  /// As `flopsPerBlockToken`, of any model.
+  public static func flopsPerBlockToken(_ config: GPT2Config) -> Double {
     let (d, m) = (Double(config.dModel), Double(config.dMLP))
     return 2 * (4 * d * d + 2 * d * m)
   }
@@ -113,23 +129,7 @@ extension SuffixRuns {
         ? [0] : try target.positions.resolved(length: length, hook: target.description)
       position = min(position, rows.min() ?? 0)
     }
-    let rows = length - position
-    // Of each row the streams before and after attention, what the norm makes of them, the neurons
-    // and their output, or queries, keys, values, z and their output instead; and copies where rows
-    // of several kinds are joined.
-    let row = max(8 * config.dModel, 5 * config.dModel + config.dMLP)
-    // An activation that is edited exists once as a whole.
-    let edited = run.interventions.map { intervention in
-      switch intervention.target.site {
-      case .attnScores, .pattern: 2 * config.nHeads * length * length
-      case .mlpPre, .mlpPost: length * config.dMLP
-      case .result: 2 * length * config.nHeads * config.dModel
-      default: length * config.dModel
-      }
-    }
-    return Cost(
-      layer: layer, position: position, blockTokens: (config.nLayers - layer) * rows,
-      rows: rows, bytes: 4 * (rows * row + (edited.max() ?? 0)))
+    return Cost(config, layer: layer, position: position, length: length)
   }
 
   /// The runs in batches that a walk can hold, each as ascending indices into `runs`.
@@ -141,30 +141,29 @@ extension SuffixRuns {
   /// - Parameters:
   ///   - runs: the runs.
   ///   - bytes: the memory for one walk beside the bases; a single run may exceed it.
-  ///   - wholeVocabulary: whether the logits of all tokens are wanted, which are kept for each run.
   /// - Throws: as `cost(_:)`.
-  public func batches(
-    _ runs: [PatchedRun], bytes: Int, wholeVocabulary: Bool = false
-  ) throws(ModelError) -> [[Int]] {
-    let costs = try runs.map { run throws(ModelError) in try cost(run) }
-    let order = runs.indices.sorted { (costs[$0].layer, $0) < (costs[$1].layer, $1) }
-    let logits = wholeVocabulary ? 4 * config.dVocab : 0
+  public func batches(_ runs: [PatchedRun], bytes: Int) throws(ModelError) -> [[Int]] {
+    Self.batches(try runs.map { run throws(ModelError) in try cost(run) }, bytes: bytes)
+  }
+
+  /// As `batches(_:bytes:)`, for runs that need not exist yet.
+  public static func batches(_ costs: [Cost], bytes: Int) -> [[Int]] {
+    let order = costs.indices.sorted { (costs[$0].layer, $0) < (costs[$1].layer, $1) }
     var batches: [[Int]] = []
     var (usedBytes, usedRows) = (0, 0)
     for index in order {
-      let (need, rows) = (costs[index].bytes + logits, costs[index].rows)
-      if batches.isEmpty || usedBytes + need > bytes || usedRows + rows > Self.rowsPerWalk {
+      let cost = costs[index]
+      if batches.isEmpty || usedBytes + cost.bytes > bytes || usedRows + cost.rows > rowsPerWalk {
         batches.append([])
         (usedBytes, usedRows) = (0, 0)
       }
       batches[batches.count - 1].append(index)
-      usedBytes += need
-      usedRows += rows
+      usedBytes += cost.bytes
+      usedRows += cost.rows
     }
     return batches.map { $0.sorted() }
   }
 
-  /// The rows after which `batches` begins a new walk.
-  private static let rowsPerWalk = 4096
+  /// The rows after which a batch ends.
+  static let rowsPerWalk = 4096
 }
-

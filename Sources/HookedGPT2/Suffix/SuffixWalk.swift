@@ -90,7 +90,10 @@ struct SuffixWalk {
       }
     }
     let layout = layout(wanted, isLast: isLast)
-    guard !layout.isEmpty else { return RowOverlay(empty: [config.dModel]) }
+    // No row differs yet: an edit of what the MLP writes may make some.
+    guard !layout.isEmpty else {
+      return try edited(RowOverlay(empty: [config.dModel]), .mlpOut, layer)
+    }
     let input = try residMid.gathered(layout, base: base(.residMid, layer))
     let x = try normalized(input, block.ln2, .residMid, layer)
     var neurons = RowOverlay(matmul(x, MatrixView(block.W_in), bias: block.b_in), layout)
