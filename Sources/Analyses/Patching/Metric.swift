@@ -38,6 +38,8 @@ public struct Metric: Sendable {
   public let scope: Scope
   /// What it needs of a prompt pair.
   public let needs: Needs
+  /// Whether it falls where the model does better, as a loss does.
+  public let falls: Bool
   private let value: @Sendable (AnswerLogits) throws -> Double
 
   /// A metric of one's own.
@@ -51,15 +53,18 @@ public struct Metric: Sendable {
   ///   - units: the unit of its values.
   ///   - scope: whether it looks at the whole vocabulary.
   ///   - needs: which tokens a pair must have.
+  ///   - falls: whether it falls where the model does better.
   ///   - value: the metric of one run.
   public init(
     _ name: String, units: String, over scope: Scope = .answers,
-    needs: Needs = .answerAndWrong, _ value: @escaping @Sendable (AnswerLogits) throws -> Double
+    needs: Needs = .answerAndWrong, falls: Bool = false,
+    _ value: @escaping @Sendable (AnswerLogits) throws -> Double
   ) {
     self.name = name
     self.units = units
     self.scope = scope
     self.needs = needs
+    self.falls = falls
     self.value = value
   }
 
@@ -69,6 +74,17 @@ public struct Metric: Sendable {
   /// The tokens whose logits a run must give; nil means the whole vocabulary.
   public func tokens(_ pair: PromptPair) -> [Int]? {
     if case .vocabulary = scope { nil } else { pair.answer + pair.wrong }
+  }
+
+  /// What the sign of an effect says.
+  func signConvention(_ direction: ActivationPatching.Direction, normalized: Bool) -> String {
+    if normalized {
+      return direction == .denoising
+        ? "1 = as good as the clean run, 0 = the corrupted run"
+        : "0 = the clean run, -1 = as bad as the corrupted run"
+    }
+    return falls
+      ? "negative = patching makes the model better" : "positive = patching raises the metric"
   }
 
   /// Fails where a pair lacks the tokens that the metric needs.
@@ -117,11 +133,14 @@ extension Metric {
     "group-difference", units: "1", over: .vocabulary
   ) { $0.probability($0.answer) - $0.probability($0.wrong) }
   /// The answer's cross-entropy.
-  public static let loss = Metric("loss", units: "nat", over: .vocabulary, needs: .answer) {
+  public static let loss = Metric(
+    "loss", units: "nat", over: .vocabulary, needs: .answer, falls: true
+  ) {
     -$0.logProbabilityOfAnswer
   }
   /// The divergence from the clean run's prediction.
-  public static let kl = Metric("kl", units: "nat", over: .vocabulary, needs: .nothing) {
+  public static let kl = Metric("kl", units: "nat", over: .vocabulary, needs: .nothing, falls: true)
+  {
     $0.divergenceFromClean
   }
 
