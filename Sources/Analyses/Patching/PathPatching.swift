@@ -1,6 +1,5 @@
 public import HookedGPT2
 public import Results
-import Tensors
 
 /// Path patching: what one component tells another.
 ///
@@ -54,19 +53,20 @@ public struct PathPatching: Sendable {
   /// What happens behind a receiver.
   public var variant: Variant
   /// The memory for patched runs beside the model and two unpatched runs, in bytes.
-  public var bytes: Int
+  public var bytes = 2 << 30
+  /// Where the bootstrap's choices come from.
+  public var seed: UInt64 = 0
 
   /// Paths from every sender to every receiver.
   public init(
     senders: [PathSender], receivers: [PathReceiver], direction: Direction = .denoising,
-    metric: Metric = .logitDifference, variant: Variant = .recomputed, bytes: Int = 1 << 30
+    metric: Metric = .logitDifference, variant: Variant = .recomputed
   ) {
     self.senders = senders
     self.receivers = receivers
     self.direction = direction
     self.metric = metric
     self.variant = variant
-    self.bytes = bytes
   }
 
   /// Patches every path of every pair.
@@ -74,9 +74,12 @@ public struct PathPatching: Sendable {
   /// - Parameters:
   ///   - model: the model.
   ///   - pairs: clean and corrupted prompts of one length each.
-  ///   - progress: told after each batch how many effects are known; `cost` says of how many.
+  ///   - progress: told after each batch how many effects are known; `estimate` says of how many.
   /// - Returns: group `path` with `effect(prompt, sender, receiver)` in units of the metric,
-  ///   `effect_normalized(sender, receiver)`, `clean_metric(prompt)`, `corrupted_metric(prompt)`.
+  ///   `effect_normalized(sender, receiver)` (mean effect ÷ mean difference of clean and corrupted
+  ///   metric) and, for several pairs, its `_stderr`, `_ci_low` and `_ci_high`;
+  ///   `clean_metric(prompt)`, `corrupted_metric(prompt)`. What a reader should be warned of is the
+  ///   attribute `warnings`.
   /// - Throws: `AnalysisError` for pairs that cannot be compared, nodes that no path joins, effects
   ///   that are not finite; `ModelError` for nodes and tokens that the model does not have.
   /// - Complexity: a resumed run for each path, `(n_layers − ℓ)·(pos − p)` times a block's FLOPs for
@@ -85,38 +88,20 @@ public struct PathPatching: Sendable {
   public func run(
     _ model: GPT2, _ pairs: [PromptPair], progress: (Int) throws -> Void = { _ in }
   ) throws -> ResultSet {
-    try check(model, pairs)
-    let cells = senders.count * columns.count
-    var effects: [Double] = []
-    var (clean, corrupted): ([Double], [Double]) = ([], [])
+    try check(model.config, pairs)
+    var effects: [Float] = []
+    var metrics: [(clean: Double, corrupted: Double, margin: Double)] = []
     var done = 0
     for (index, pair) in pairs.enumerated() {
-      let cleanRun = try BaseRun(model, tokens: pair.clean)
-      let corruptedRun = try BaseRun(model, tokens: pair.corrupted)
-      let measure = PathMeasure(metric, pair, clean: cleanRun)
-      clean.append(try measure(cleanRun))
-      corrupted.append(try measure(corruptedRun))
-      let denoising = direction == .denoising
-      let runs = try PathRuns(
-        model, base: denoising ? corruptedRun : cleanRun,
-        source: denoising ? cleanRun : corruptedRun)
-      var sweep = try PathSweep(self, runs, measure) {
-        done += $0
-        try progress(done)
+      let runs = try PairRuns.run(model, [pair], metric: metric, first: index)[0]
+      metrics.append((runs.cleanMetric, runs.corruptedMetric, runs.cleanMargin ?? .nan))
+      effects += try withoutActuallyEscaping(progress) { progress in
+        var sweep = try PathSweep(self, model, runs) { try progress(done + $0) }
+        defer { done += sweep.done }
+        return try sweep.run()
       }
-      let found = try sweep.run()
-      precondition(found.count == cells, "PathPatching: \(found.count) effects of \(cells)")
-      for (cell, effect) in found.enumerated() where !effect.isFinite {
-        let (sender, receiver) = (cell / columns.count, cell % columns.count)
-        if hasPath(senders[sender], column: receiver, model.config) {
-          throw AnalysisError.nonFinite(
-            analysis: "paths",
-            what: "prompt \(index): the effect of \(senders[sender]) → \(columns[receiver])")
-        }
-      }
-      effects += found
     }
-    return try result(model, pairs, effects, clean: clean, corrupted: corrupted)
+    return result(model, pairs, effects, metrics)
   }
 
   // MARK: paths
@@ -128,15 +113,15 @@ public struct PathPatching: Sendable {
     return [labels.count <= 4 ? labels.joined(separator: "+") : "\(labels.count) receivers"]
   }
 
-  private func hasPath(_ sender: PathSender, column: Int, _ config: GPT2Config) -> Bool {
+  /// Whether a sender has a path to a receiver, or to one of those that are patched jointly.
+  func hasPath(_ sender: PathSender, column: Int, _ config: GPT2Config) -> Bool {
     if case .jointly = variant {
       return receivers.contains { sender.stage < $0.stage(config) }
     }
     return sender.stage < receivers[column].stage(config)
   }
 
-  private func check(_ model: GPT2, _ pairs: [PromptPair]) throws {
-    let config = model.config
+  private func check(_ config: GPT2Config, _ pairs: [PromptPair]) throws {
     for sender in senders { try sender.check(config) }
     for receiver in receivers { try receiver.check(config) }
     if pairs.isEmpty { throw AnalysisError.noPrompts(analysis: "paths") }
@@ -154,34 +139,16 @@ public struct PathPatching: Sendable {
         problem: "none of the \(senders.count) senders writes before one of the "
           + "\(receivers.count) receivers reads; a head's first reader is its own layer's MLP")
     }
-    for (index, pair) in pairs.enumerated() { try check(pair, index, config) }
-  }
-
-  private func check(_ pair: PromptPair, _ index: Int, _ config: GPT2Config) throws {
-    if pair.clean.isEmpty { throw ModelError.emptyPrompt(prompt: index) }
-    if pair.clean.count != pair.corrupted.count {
-      throw AnalysisError.pair(
-        prompt: index,
-        problem: "\(pair.clean.count) clean and \(pair.corrupted.count) corrupted tokens; expected "
-          + "as many")
+    for (index, pair) in pairs.enumerated() {
+      try pair.check(prompt: index, config)
+      try metric.check(pair, prompt: index)
     }
-    if pair.length > config.nCtx {
-      throw ModelError.promptTooLong(prompt: index, tokens: pair.length, limit: config.nCtx)
-    }
-    for tokens in [pair.clean, pair.corrupted, pair.answer, pair.wrong] {
-      for (position, token) in tokens.enumerated()
-      where !(0..<config.dVocab).contains(token) {
-        throw ModelError.tokenOutOfRange(
-          prompt: index, position: position, token: token, limit: config.dVocab)
-      }
-    }
-    try metric.check(pair, prompt: index)
   }
 
   // MARK: cost
 
-  /// What a run takes.
-  public struct Cost: Sendable, Equatable {
+  /// What path patching will cost, before it is run.
+  public struct Estimate: Sendable, Equatable {
     /// How many effects there are.
     public var effects: Int
     /// How many runs are resumed.
@@ -190,10 +157,13 @@ public struct PathPatching: Sendable {
     public var flops: Double
   }
 
-  /// What `run` would take, from the prompts' lengths and where they first differ.
-  public func cost(_ model: GPT2, _ pairs: [PromptPair]) -> Cost {
+  /// What `run` will cost.
+  ///
+  /// - Throws: as `run` where the pairs or the choices are wrong.
+  public func estimate(_ model: GPT2, _ pairs: [PromptPair]) throws -> Estimate {
     let config = model.config
-    let perToken = SuffixRuns(model, bases: []).flopsPerBlockToken
+    try check(config, pairs)
+    let perToken = SuffixRuns.flopsPerBlockToken(config)
     /// The layers that are run for a receiver; nil where no run is resumed.
     func layers(_ receiver: PathReceiver) -> Int? {
       switch receiver {
@@ -202,7 +172,7 @@ public struct PathPatching: Sendable {
       default: receiver.projection.map { config.nLayers - $0.layer }
       }
     }
-    var cost = Cost(effects: 0, runs: 0, flops: 0)
+    var cost = Estimate(effects: 0, runs: 0, flops: 0)
     var (runs, blocks) = (0, 0)
     for sender in senders {
       let reached = receivers.filter { sender.stage < $0.stage(config) }
@@ -234,52 +204,74 @@ public struct PathPatching: Sendable {
   // MARK: result
 
   private func result(
-    _ model: GPT2, _ pairs: [PromptPair], _ effects: [Double], clean: [Double],
-    corrupted: [Double]
-  ) throws -> ResultSet {
-    let axes = try PromptAxes(
-      pairs.map { Prompt($0.clean, answer: $0.answer.first, wrong: $0.wrong.first) },
-      model: model, analysis: "paths")
-    let cells = senders.count * columns.count
-    let gap = (clean.reduce(0, +) - corrupted.reduce(0, +)) / Double(pairs.count)
-    let normalized = (0..<cells).map { cell in
-      let sum = stride(from: cell, to: effects.count, by: cells).reduce(0) { $0 + effects[$1] }
-      return gap == 0 ? Double.nan : sum / Double(pairs.count) / gap
+    _ model: GPT2, _ pairs: [PromptPair], _ effects: [Float],
+    _ metrics: [(clean: Double, corrupted: Double, margin: Double)]
+  ) -> ResultSet {
+    let coordinates = PairCoordinates(pairs, model: model)
+    let statistics = EffectStatistics(
+      effects, gaps: metrics.map { $0.clean - $0.corrupted },
+      weights: EffectStatistics.samples(pairs.count, seed: seed))
+    let (base, source) =
+      direction == .denoising ? ("corrupted", "clean") : ("clean", "corrupted")
+    let whole = direction == .denoising ? "1" : "−1"
+    let sign = "positive: what the \(source) run sends raises the metric of the \(base) run"
+    let fraction = "\(whole): the path carries the whole difference of the runs"
+    func metricOf(_ name: String, _ values: [Double], _ longName: String) -> ResultVariable {
+      ResultVariable(
+        name, ["prompt"], .float64(values), longName: longName,
+        units: name == "clean_margin" ? "logit" : metric.units)
     }
-    let base = direction == .denoising ? "corrupted" : "clean"
-    let source = direction == .denoising ? "clean" : "corrupted"
-    let sign = "positive: the path from the \(source) run raises the metric of the \(base) run"
-    var variables = axes.tokenCoordinates + (try axes.answerCoordinates(model))
-    if metric.needs == .nothing { variables.removeAll { ["answer", "wrong"].contains($0.name) } }
+    func normalized(_ suffix: String, _ values: [Float], _ longName: String) -> ResultVariable {
+      ResultVariable(
+        "effect_\(suffix)", ["sender", "receiver"], .float32(values), longName: longName,
+        units: "1", sign: fraction)
+    }
+    var variables = coordinates.variables
     variables += [
+      metricOf("clean_metric", metrics.map(\.clean), "metric of the clean run"),
+      metricOf("corrupted_metric", metrics.map(\.corrupted), "metric of the corrupted run"),
+      metricOf(
+        "clean_margin", metrics.map(\.margin),
+        "answer logit minus wrong logit of the clean run, the highest of each"),
       ResultVariable(
-        "effect", ["prompt", "sender", "receiver"], .float64(effects),
-        longName: "patched − unpatched metric, NaN where there is no path", units: metric.units,
-        sign: sign),
-      ResultVariable(
-        "effect_normalized", ["sender", "receiver"], .float64(normalized),
-        longName: "mean effect ÷ (mean clean − mean corrupted metric)", units: "1",
-        sign: "1 (denoising) or −1 (noising): the path carries the whole difference"),
-      ResultVariable(
-        "clean_metric", ["prompt"], .float64(clean), longName: "\(metric.name) of the clean run",
-        units: metric.units, sign: "the metric's own"),
-      ResultVariable(
-        "corrupted_metric", ["prompt"], .float64(corrupted),
-        longName: "\(metric.name) of the corrupted run", units: metric.units,
-        sign: "the metric's own"),
+        "effect", ["prompt", "sender", "receiver"], .float32(effects),
+        longName: "effect of the path, NaN where there is none", units: metric.units, sign: sign,
+        attributes: ["formula": .string("patched metric − metric of the \(base) run")]),
+      normalized("normalized", statistics.normalized, "mean effect, normalized"),
     ]
-    let group = ResultGroup(
+    if pairs.count > 1 {
+      variables += [
+        normalized("stderr", statistics.stderr, "standard error of effect_normalized"),
+        normalized("ci_low", statistics.low, "bootstrap 2.5th percentile of effect_normalized"),
+        normalized("ci_high", statistics.high, "bootstrap 97.5th percentile of effect_normalized"),
+      ]
+    }
+    var group = ResultGroup(
       path: "path",
-      dimensions: [
-        axes.prompt, axes.position, Dimension("sender", .labels(senders.map(\.description))),
+      dimensions: coordinates.dimensions + [
+        Dimension("sender", .labels(senders.map(\.description))),
         Dimension("receiver", .labels(columns)),
       ], variables: variables,
       attributes: [
         "direction": .string(direction.rawValue), "metric": .string(metric.name),
-        "downstream": .string(downstream), "receivers": .strings(receivers.map(\.description)),
+        "patched_run": .string(base), "downstream": .string(downstream),
+        "receivers": .strings(receivers.map(\.description)),
+        "references": .string("arXiv:2304.05969; arXiv:2211.00593"),
       ])
+    if pairs.count > 1 {
+      group.attributes["bootstrap_samples"] = .integer(EffectStatistics.samples)
+      group.attributes["bootstrap_seed"] = .integer(Int(truncatingIfNeeded: seed))
+    }
+    var warnings = PatchWarnings(
+      pairs, metric, metrics.map(\.clean), metrics.map(\.corrupted), metrics.map(\.margin)
+    ).texts
+    if effects.allSatisfy({ $0 == 0 || $0.isNaN }) {
+      warnings.append("no path changed anything: the runs agree wherever the senders write")
+    }
+    if !warnings.isEmpty { group.attributes["warnings"] = .strings(warnings) }
     return ResultSet(
-      title: "Path patching", groups: [group], provenance: Provenance(model: model))
+      title: "Path patching of \(model.identity.name)", groups: [group],
+      provenance: Provenance(model: model))
   }
 
   private var downstream: String {
@@ -288,37 +280,6 @@ public struct PathPatching: Sendable {
     case .frozen: "frozen"
     case .jointly(false): "recomputed; receivers jointly, heads and MLPs before them frozen"
     case .jointly(true): "recomputed; receivers jointly, heads before them frozen"
-    }
-  }
-}
-
-/// The metric of a pair's runs.
-struct PathMeasure {
-  let metric: Metric
-  let pair: PromptPair
-  private let clean: AnswerLogits.Prediction?
-  /// The tokens whose logits a run must give; nil means all.
-  let tokens: [Int]?
-
-  init(_ metric: Metric, _ pair: PromptPair, clean: BaseRun) {
-    self.metric = metric
-    self.pair = pair
-    tokens = metric.tokens(pair)
-    self.clean = tokens == nil ? AnswerLogits.Prediction(clean.logits) : nil
-  }
-
-  func callAsFunction(_ run: BaseRun) throws -> Double {
-    try self([tokens.map { run.logits(of: $0) } ?? run.logits])[0]
-  }
-
-  /// The metric of each run with these logits, shape `[tokens]`.
-  func callAsFunction(_ logits: [Tensor]) throws -> [Double] {
-    guard let clean else { return try logits.map { try metric(AnswerLogits(answers: $0, pair)) } }
-    if logits.isEmpty { return [] }
-    let statistics = rowStatistics(Tensor.stacking(logits), target: nil)
-    return try zip(logits, statistics).map { logits, row in
-      try metric(
-        AnswerLogits(vocabulary: logits, logSum: row.logSumExp, pair, clean: clean))
     }
   }
 }

@@ -14,11 +14,12 @@ struct PathRuns {
   /// The positions from the first token on in which the runs differ; empty for equal prompts.
   let rows: Range<Int>
 
-  init(_ model: GPT2, base: BaseRun, source: BaseRun) throws(ModelError) {
+  /// - Parameters:
+  ///   - base: the run that is patched.
+  ///   - source: the other one, which shares what it computed of their common beginning.
+  init(_ model: GPT2, base: BaseRun, source: BaseRun) {
     self.model = model
     self.base = base
-    var source = source
-    try source.sharePrefix(of: base)
     self.source = source
     let common = zip(base.tokens, source.tokens).prefix { $0 == $1 }.count
     rows = common..<base.length
@@ -53,7 +54,7 @@ struct PathRuns {
 
   /// `norm(x + change) − norm(x)` for the base run's stream `x`, shape `[rows, d_model]`.
   func read(_ change: Tensor, on x: Tensor, _ norm: GPT2Weights.Norm?) -> Tensor {
-    guard let norm, !change.isEmpty else { return change }
+    guard let norm, change.count > 0 else { return change }
     let copies = change.shape[0] / x.shape[0]
     return norm(x.repeated(copies) + change) - norm(x).repeated(copies)
   }
@@ -133,9 +134,11 @@ struct PathRuns {
       .rows(base.length - 1..<base.length)
     let read = read(change, on: last, model.weights.lnFinal)
     let W_U = model.weights.W_U_transposed
-    guard let tokens else { return matmulTransposed(read, MatrixView(W_U)).addingToRows(base.logits) }
+    guard let tokens else {
+      return matmulTransposed(read, MatrixView(W_U)).addingToRows(base.logits)
+    }
     return matmulTransposed(read, MatrixView(W_U.gatheringRows(tokens)))
-      .addingToRows(base.logits(of: tokens))
+      .addingToRows(Tensor(tokens.map { base.logits[$0] }, shape: [tokens.count]))
   }
 }
 
@@ -200,17 +203,8 @@ struct PathStreams {
 }
 
 extension Tensor {
-  fileprivate var isEmpty: Bool { count == 0 }
-
   /// `copies` copies one after another along the first axis.
   fileprivate func repeated(_ copies: Int) -> Tensor {
     copies == 1 ? self : Tensor.concatenating(Array(repeating: self, count: copies))
-  }
-}
-
-extension BaseRun {
-  /// The logits of `tokens`, shape `[tokens]`.
-  func logits(of tokens: [Int]) -> Tensor {
-    Tensor(tokens.map { logits[$0] }, shape: [tokens.count])
   }
 }

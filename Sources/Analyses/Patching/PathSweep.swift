@@ -6,31 +6,36 @@ import Tensors
 struct PathSweep {
   private let patching: PathPatching
   private let runs: PathRuns
-  private let measure: PathMeasure
+  private let pair: PairRuns
+  /// The tokens whose logits are read; nil means all.
+  private let tokens: [Int]?
   private let engine: SuffixRuns
   private let report: (Int) throws -> Void
-  private let baseMetric: Double
   /// The receivers' numbers by the place where they read.
   private let readers: [Int: [Int]]
   private let columns: Int
   /// The effects, `[sender, receiver]`.
-  private var effects: [Double]
+  private var effects: [Float]
   /// Resumed runs that wait for company, the cell that each is for, and what they hold.
   private var waiting: [(cell: Int, run: PatchedRun)] = []
   private var waitingBytes = 0
 
-  /// - Parameter report: told how many effects more are known.
+  /// How many effects are known.
+  private(set) var done = 0
+
+  /// - Parameter report: told how many effects are known.
   init(
-    _ patching: PathPatching, _ runs: PathRuns, _ measure: PathMeasure,
+    _ patching: PathPatching, _ model: GPT2, _ pair: PairRuns,
     _ report: @escaping (Int) throws -> Void
   ) throws {
     self.patching = patching
-    self.runs = runs
-    self.measure = measure
+    self.pair = pair
     self.report = report
-    engine = SuffixRuns(runs.model, bases: [runs.base])
-    baseMetric = try measure(runs.base)
-    let config = runs.config
+    tokens = patching.metric.tokens(pair.pair)
+    let base = pair.base(patching.direction)
+    runs = PathRuns(model, base: base, source: pair.source(patching.direction))
+    engine = SuffixRuns(model, bases: [base])
+    let config = model.config
     readers = Dictionary(grouping: patching.receivers.indices) {
       patching.receivers[$0].stage(config)
     }
@@ -39,7 +44,7 @@ struct PathSweep {
   }
 
   /// The effects, `[sender, receiver]`, NaN where there is no path.
-  mutating func run() throws -> [Double] {
+  mutating func run() throws -> [Float] {
     // A batch of senders that start at one depth walks few layers for nothing.
     let order = patching.senders.indices.sorted {
       (patching.senders[$0].stage, $0) < (patching.senders[$1].stage, $1)
@@ -52,11 +57,10 @@ struct PathSweep {
     return effects
   }
 
-  /// What a sender needs while its stream is walked: stream, norm and their sums, a projection or
-  /// neurons twice, logits.
+  /// What a sender needs while its stream is walked: streams, a norm, neurons, logits.
   private var bytesOfSender: Int {
     let config = runs.config
-    let logits = measure.tokens?.count ?? config.dVocab
+    let logits = tokens?.count ?? config.dVocab
     let rows = max(runs.rows.count, 1)
     return 4 * (rows * (5 * config.dModel + 3 * config.dMLP) + 3 * logits)
   }
@@ -81,20 +85,21 @@ struct PathSweep {
       }
     }
     for (sender, interventions) in joint.sorted(by: { $0.key < $1.key }) {
-      try await(sender, PatchedRun(base: 0, interventions))
+      try enqueue(sender, PatchedRun(base: 0, interventions))
     }
   }
 
   /// Equal prompts: whatever is patched stays as it was.
   private mutating func unchanged(_ senders: [Int]) throws {
-    let config = runs.config
+    var count = 0
     for sender in senders {
-      for (receiver, node) in patching.receivers.enumerated()
-      where patching.senders[sender].stage < node.stage(config) {
-        effects[sender * columns + min(receiver, columns - 1)] = 0
+      for column in 0..<columns
+      where patching.hasPath(patching.senders[sender], column: column, runs.config) {
+        effects[sender * columns + column] = 0
+        count += 1
       }
     }
-    try report(senders.count * columns)
+    try finished(count)
   }
 
   // MARK: receivers
@@ -147,7 +152,7 @@ struct PathSweep {
       found.append(
         (active[sender] * columns + receiver, PatchedRun(base: 0, [replacement])))
     }
-    for (cell, run) in found { try await(cell, run) }
+    for (cell, run) in found { try enqueue(cell, run) }
   }
 
   private func collect(
@@ -188,18 +193,37 @@ struct PathSweep {
   private mutating func measure(
     changes: Tensor, _ active: [Int], _ receivers: [Int]
   ) throws {
-    let logits = try runs.logits(changes, of: measure.tokens)
-    let metrics = try measure(active.indices.map { logits.row($0) })
-    for (sender, metric) in zip(active, metrics) {
-      for receiver in receivers { effects[sender * columns + receiver] = metric - baseMetric }
+    let logits = try runs.logits(changes, of: tokens)
+    let sums = tokens == nil ? rowStatistics(logits, target: nil).map(\.logSumExp) : []
+    let base = pair.baseMetric(patching.direction)
+    for (index, sender) in active.enumerated() {
+      let metric = try pair.value(logits.row(index), logSum: sums.isEmpty ? .nan : sums[index])
+      for receiver in receivers {
+        let cell = sender * columns + receiver
+        try set(cell, changes.row(index).maximumMagnitude == 0 ? 0 : metric - base)
+      }
     }
-    try report(active.count * receivers.count)
+    try finished(active.count * receivers.count)
+  }
+
+  private mutating func set(_ cell: Int, _ effect: Double) throws(AnalysisError) {
+    guard effect.isFinite else {
+      throw .nonFinite(
+        analysis: "paths",
+        what: "an effect of \(patching.senders[cell / columns]) on \(patching.metric.name)")
+    }
+    effects[cell] = Float(effect)
+  }
+
+  private mutating func finished(_ count: Int) throws {
+    done += count
+    try report(done)
   }
 
   // MARK: resumed runs
 
   /// Takes up a run; those that have gathered are run once they fill their share of the memory.
-  private mutating func await(_ cell: Int, _ run: PatchedRun) throws {
+  private mutating func enqueue(_ cell: Int, _ run: PatchedRun) throws {
     waiting.append((cell, run))
     // A replaced head's rows, mostly; a joint run has one for each receiver.
     waitingBytes += run.interventions.reduce(0) { sum, intervention in
@@ -214,15 +238,9 @@ struct PathSweep {
     let patched = waiting.map(\.run)
     let batches = try engine.batches(patched, bytes: min(patching.bytes / 2, Self.batchBytes))
     for batch in batches {
-      let logits = try engine.logits(
-        batch.map { patched[$0] }, tokens: measure.tokens.map { [$0] })
-      let changed = logits.indices.filter { logits[$0].differs }
-      let metrics = try measure(changed.map { logits[$0].logits })
-      for index in batch { effects[waiting[index].cell] = 0 }
-      for (index, metric) in zip(changed, metrics) {
-        effects[waiting[batch[index]].cell] = metric - baseMetric
-      }
-      try report(batch.count)
+      let found = try [pair].effects(of: batch.map { patched[$0] }, engine, patching.direction)
+      for (index, effect) in zip(batch, found) { try set(waiting[index].cell, effect) }
+      try finished(batch.count)
     }
     waiting = []
     waitingBytes = 0
