@@ -70,8 +70,9 @@ struct Progress {
     enabled = !quiet && isatty(2) == 1
   }
 
-  /// Tells that `done` of the total are done.
-  mutating func update(_ done: Int) {
+  /// Tells that `done` of the total are done, which are `fraction` of the work if not all cost the
+  /// same.
+  mutating func update(_ done: Int, fraction: Double? = nil) {
     guard enabled else { return }
     let now = ContinuousClock.now
     guard now - shown > .milliseconds(200) || (drawn && done >= total), now - start > .seconds(1)
@@ -80,7 +81,8 @@ struct Progress {
     drawn = true
     let seconds = (now - start) / .seconds(1)
     let rate = Double(done) / seconds
-    let left = done > 0 ? Double(total - done) / rate : 0
+    let share = fraction ?? Double(done) / Double(max(1, total))
+    let left = share > 0 ? seconds * (1 - share) / share : 0
     let line =
       "\(what): \(done)/\(total)  \(fixed(rate, rate < 10 ? 1 : 0))/s  \(fixed(left, 0)) s left"
     let end = done >= total ? "\n" : ""

@@ -12,7 +12,9 @@ public struct MachineLimits: Sendable {
     MachineLimits(sgemmFlops: sgemmPeak(), bandwidth: readBandwidth())
   }
 
-  private static func sgemmPeak() -> Double {
+  /// The most floating-point operations a second in a large matrix product; measured in half a
+  /// second, on all threads.
+  public static func sgemmPeak() -> Double {
     let n = 2048
     let a = Tensor(repeating: 0.5, shape: [n, n])
     let b = MatrixView(Tensor(repeating: 0.25, shape: [n, n]))

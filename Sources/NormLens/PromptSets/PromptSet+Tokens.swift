@@ -9,13 +9,18 @@ extension PromptSet {
   ///   - model: the model whose tokenizer reads them.
   ///   - prependBOS: whether a BOS token stands in front; nil means the model's default. Positions
   ///     are shifted by it.
+  ///   - corruptedNeeded: whether a prompt without a corrupted text is an error; if not, its clean
+  ///     text stands for it.
   /// - Throws: `ModelSourceError` for a prompt without a corrupted text or with one of another
   ///   length, an answer that is not one token or both right and wrong, a position whose token is
   ///   another one; `ModelError.noTokenizer`.
-  public func pairs(_ model: GPT2, prependBOS: Bool? = nil) throws -> [PromptPair] {
+  public func pairs(
+    _ model: GPT2, prependBOS: Bool? = nil, corruptedNeeded: Bool = true
+  ) throws -> [PromptPair] {
     try prompts.indices.map { index in
       let item = try tokens(index, model, prependBOS)
-      guard let text = prompts[index].corrupted else {
+      guard let text = prompts[index].corrupted ?? (corruptedNeeded ? nil : prompts[index].clean)
+      else {
         throw ModelSourceError.field(
           path: origin, field: "prompts[\(index)].corrupted",
           expected: "text of as many tokens as 'clean'", found: "missing")

@@ -26,7 +26,7 @@ struct HookOptions: ParsableArguments {
   func positionSelection() throws -> PositionSelection {
     guard let positions else { return .all }
     return .at(
-      try Self.words(positions).map { word in
+      try listWords(positions).map { word in
         guard let position = Int(word) else {
           throw CommandError("--positions '\(positions)': '\(word)' is not a position")
         }
@@ -39,7 +39,7 @@ struct HookOptions: ParsableArguments {
     let wanted = try layerSet(config)
     let all = HookName.all(nLayers: config.nLayers, optional: true)
     var chosen: Set<HookName> = []
-    for word in Self.words(hooks) {
+    for word in listWords(hooks) {
       var matches = try self.matches(word, all, config)
       // --layers picks among the layers of a site; what has no layer is not affected.
       if let wanted { matches.removeAll { $0.layer.map { !wanted.contains($0) } ?? false } }
@@ -73,33 +73,7 @@ struct HookOptions: ParsableArguments {
   }
 
   private func layerSet(_ config: GPT2Config) throws -> Set<Int>? {
-    guard let layers else { return nil }
-    var result: Set<Int> = []
-    for word in Self.words(layers) {
-      let range: ClosedRange<Int>
-      if let match = word.wholeMatch(of: #/(\d+)-(\d+)/#), let first = Int(match.1),
-        let last = Int(match.2), first <= last
-      {
-        range = first...last
-      } else if let layer = Int(word) {
-        let resolved = layer < 0 ? layer + config.nLayers : layer
-        range = resolved...resolved
-      } else {
-        throw CommandError("--layers '\(layers)': '\(word)' is not a layer or a range such as 2-5")
-      }
-      guard range.lowerBound >= 0 && range.upperBound < config.nLayers else {
-        throw ModelError.layerOutOfRange(
-          hook: "--layers \(layers)", layer: Int(word) ?? range.upperBound, layers: config.nLayers)
-      }
-      result.formUnion(range)
-    }
-    return result
-  }
-
-  /// The elements of a list, which may have a space behind its commas.
-  private static func words(_ list: String) -> [String] {
-    list.split(separator: ",", omittingEmptySubsequences: false)
-      .map { $0.trimmingCharacters(in: .whitespaces) }
+    try layers.map { Set(try layerList($0, config)) }
   }
 
   private func globMatches(_ pattern: [Character], _ text: [Character]) -> Bool {
@@ -119,5 +93,33 @@ struct HookOptions: ParsableArguments {
       reachable = next
     }
     return reachable[text.count]
+  }
+}
+
+/// The elements of a list, which may have a space behind its commas.
+func listWords(_ list: String) -> [String] {
+  list.split(separator: ",", omittingEmptySubsequences: false)
+    .map { $0.trimmingCharacters(in: .whitespaces) }
+}
+
+/// The layers of a list such as 0,3 or 2-5 or -1, in its order.
+func layerList(_ list: String, _ config: GPT2Config) throws -> [Int] {
+  try listWords(list).flatMap { word in
+    let range: ClosedRange<Int>
+    if let match = word.wholeMatch(of: #/(\d+)-(\d+)/#), let first = Int(match.1),
+      let last = Int(match.2), first <= last
+    {
+      range = first...last
+    } else if let layer = Int(word) {
+      let resolved = layer < 0 ? layer + config.nLayers : layer
+      range = resolved...resolved
+    } else {
+      throw CommandError("--layers '\(list)': '\(word)' is not a layer or a range such as 2-5")
+    }
+    guard range.lowerBound >= 0 && range.upperBound < config.nLayers else {
+      throw ModelError.layerOutOfRange(
+        hook: "--layers \(list)", layer: Int(word) ?? range.upperBound, layers: config.nLayers)
+    }
+    return Array(range)
   }
 }

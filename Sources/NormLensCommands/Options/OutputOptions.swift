@@ -55,7 +55,7 @@ struct OutputOptions: ParsableArguments {
 }
 
 /// What every result says of the run that made it.
-func runProvenance(prependBOS: Bool?) -> Provenance {
+func runProvenance(prependBOS: Bool?, seed: UInt64? = nil) -> Provenance {
   let format = ISO8601DateFormatter()
   var facts = Provenance([
     "tool_version": .string("normlens \(normLensVersion)"),
@@ -63,6 +63,7 @@ func runProvenance(prependBOS: Bool?) -> Provenance {
     "created": .string(format.string(from: Date())),
   ])
   if let prependBOS { facts.facts["prepend_bos"] = .integer(prependBOS ? 1 : 0) }
+  if let seed { facts.facts["seed"] = .integer(Int(truncatingIfNeeded: seed)) }
   facts.facts["threads"] = .integer(Threads.count)
   facts.facts["blas"] = .string("OpenBLAS \(BLAS.coreName)")
   return facts

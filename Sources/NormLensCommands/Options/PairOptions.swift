@@ -58,17 +58,20 @@ struct PairOptions: ParsableArguments {
   }
 
   /// The pairs, at least one, their tokens within the model's limits.
-  func load(_ model: GPT2) throws -> [PromptPair] {
-    try checkOptions()
+  ///
+  /// - Parameter corruptedNeeded: whether each needs a corrupted prompt.
+  func load(_ model: GPT2, corruptedNeeded: Bool = true) throws -> [PromptPair] {
+    try checkOptions(corruptedNeeded)
     let pairs: [PromptPair]
     do {
       pairs =
         if let prompts {
-          try PromptSet.read(prompts).pairs(model, prependBOS: prependBOS)
+          try PromptSet.read(prompts).pairs(
+            model, prependBOS: prependBOS, corruptedNeeded: corruptedNeeded)
         } else if clean.isEmpty {
           try idPairs(model.config.dVocab)
         } else {
-          try texts.pairs(model, prependBOS: prependBOS)
+          try texts.pairs(model, prependBOS: prependBOS, corruptedNeeded: corruptedNeeded)
         }
     } catch ModelError.noTokenizer {
       throw CommandError(
@@ -93,7 +96,7 @@ struct PairOptions: ParsableArguments {
   }
 
   /// Fails where the prompts come from two sources, from none, or not in step.
-  private func checkOptions() throws(CommandError) {
+  private func checkOptions(_ corruptedNeeded: Bool) throws(CommandError) {
     let sources = [
       ("--clean", !clean.isEmpty), ("--prompts", prompts != nil),
       ("--clean-tokens", !cleanTokens.isEmpty),
@@ -107,8 +110,10 @@ struct PairOptions: ParsableArguments {
       throw CommandError("\(sources.joined(separator: " and ")): prompts come from one of them")
     }
     let counts = [
-      ("--corrupted", corrupted.count, sources[0] == "--clean", true),
-      ("--corrupted-tokens", corruptedTokens.count, sources[0] == "--clean-tokens", true),
+      ("--corrupted", corrupted.count, sources[0] == "--clean", corruptedNeeded),
+      (
+        "--corrupted-tokens", corruptedTokens.count, sources[0] == "--clean-tokens", corruptedNeeded
+      ),
       ("--answer", answer.count, sources[0] != "--prompts", false),
       ("--wrong", wrong.count, sources[0] != "--prompts", false),
     ]
@@ -133,7 +138,7 @@ struct PairOptions: ParsableArguments {
       name: "",
       prompts: clean.indices.map { index in
         PromptText(
-          clean: clean[index], corrupted: corrupted[index],
+          clean: clean[index], corrupted: corrupted.isEmpty ? nil : corrupted[index],
           answer: answer.isEmpty ? [] : [answer[index]], wrong: wrong.isEmpty ? [] : [wrong[index]])
       })
     set.origin = "command line"
@@ -143,7 +148,9 @@ struct PairOptions: ParsableArguments {
   private func idPairs(_ vocabulary: Int) throws -> [PromptPair] {
     try cleanTokens.indices.map { index in
       let clean = try tokenIDs(cleanTokens[index], option: "--clean-tokens")
-      let corrupted = try tokenIDs(corruptedTokens[index], option: "--corrupted-tokens")
+      let corrupted =
+        corruptedTokens.isEmpty
+        ? clean : try tokenIDs(corruptedTokens[index], option: "--corrupted-tokens")
       if clean.count != corrupted.count {
         throw ModelError.unequalLengths(
           what: "prompt \(index), clean and corrupted", lengths: [clean.count, corrupted.count])
