@@ -33,6 +33,8 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
   case answers(metric: String, prompt: Int, expected: String, found: String)
   /// A prompt pair that cannot be compared.
   case pair(prompt: Int, problem: String)
+  /// A partial result that belongs to another computation.
+  case resume(setting: String, expected: String, found: String)
   /// Prompts whose positions do not correspond.
   case alignment(analysis: String, problem: String)
 
@@ -50,6 +52,9 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
       "metric \(metric): prompt \(prompt): expected \(expected), found \(found)"
     case .pair(let prompt, let problem):
       "prompt pair \(prompt): \(problem)"
+    case .resume(let setting, let expected, let found):
+      "the partial result is of another sweep: \(setting): expected \(expected), found \(found); "
+        + "give the same options, or start anew without --resume"
     case .alignment(let analysis, let problem):
       "\(analysis): \(problem)"
     case .nonFinite(let analysis, let what):

@@ -34,6 +34,15 @@ public struct ActivationCache: Sendable {
     precondition(tensors[name]?.count == prompt + 1, "ActivationCache: prompts out of order")
   }
 
+  /// What was recorded of one prompt, as if it had been run alone.
+  func only(prompt: Int) -> ActivationCache {
+    var cache = ActivationCache(
+      config: config, tokens: [tokens[prompt]], positions: [positions[prompt]])
+    cache.names = names
+    cache.tensors = tensors.mapValues { [$0[prompt]] }
+    return cache
+  }
+
   /// Puts the first `count` positions of another run's activations in place of this run's, for sites
   /// whose first axis is the position.
   mutating func takeRows(_ count: Int, of other: ActivationCache) throws(ModelError) {

@@ -12,6 +12,8 @@ public enum ModelSourceError: Error, Equatable, CustomStringConvertible {
   case weights(path: String, problem: String)
   /// A model that another format has no place for.
   case inexpressible(format: String, problem: String)
+  /// Prompts that are not what a study needs, or that cannot be made.
+  case prompts(place: String, problem: String)
   /// A file of a kind that is not opened.
   case unsupported(path: String, kind: String, advice: String)
 
@@ -19,7 +21,7 @@ public enum ModelSourceError: Error, Equatable, CustomStringConvertible {
   public var isMissing: Bool {
     switch self {
     case .notFound, .noCheckpoint, .unreadable: true
-    case .field, .weights, .inexpressible, .unsupported: false
+    case .field, .weights, .inexpressible, .prompts, .unsupported: false
     }
   }
 
@@ -40,6 +42,8 @@ public enum ModelSourceError: Error, Equatable, CustomStringConvertible {
       "\(path): \(problem)"
     case .inexpressible(let format, let problem):
       "\(format) cannot express this model: \(problem)"
+    case .prompts(let place, let problem):
+      "\(place): \(problem)"
     case .unsupported(let path, let kind, let advice):
       "\(path): \(kind) is not opened; \(advice)"
     }

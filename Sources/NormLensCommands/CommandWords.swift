@@ -30,23 +30,29 @@ struct CommandWords {
       if word == "--" { break }
       guard let name else { continue }
       isText = name == word && Self.texts.contains(name)
-      let counts = Self.repeatable.contains(name) || (name == "--answer" && command == "run")
-      if !counts && !seen.insert(name == "-o" ? "--output" : name).inserted {
+      let counts = Self.repeatable.contains(name) || repeatsAnswers && Self.answers.contains(name)
+      if !counts && !seen.insert(Self.short[name] ?? name).inserted {
         throw CommandError("\(name) was given twice; it counts once")
       }
     }
   }
 
   /// Options whose value is any text, one that begins with a dash included.
-  private static let texts: Set = ["--prompt", "--clean", "--answer", "--wrong"]
+  private static let texts: Set = ["--prompt", "--clean", "--corrupted", "--answer", "--wrong"]
   /// Options whose every occurrence counts.
   private static let repeatable: Set = [
-    "--prompt", "--clean", "--tokens", "--zero", "--mean", "--edit",
+    "--prompt", "--clean", "--corrupted", "--tokens", "--clean-tokens", "--corrupted-tokens",
+    "--zero", "--mean", "--edit",
   ]
+  /// Options of which every occurrence counts where there may be several questions.
+  private static let answers: Set = ["--answer", "--wrong"]
+  private var repeatsAnswers: Bool { ["run", "patch", "paths"].contains(command) }
+  /// The long names of options that have a short one.
+  private static let short = ["-o": "--output", "-n": "--count"]
 
   /// The option that a word names: `-o`, `--layers`, or `--layers` of `--layers=0`.
   private static func optionName(_ word: String) -> String? {
-    let match = word.prefixMatch(of: #/(-[oh]|--[a-z][a-z-]*)(=|$)/#)
+    let match = word.prefixMatch(of: #/(-[ohn]|--[a-z][a-z-]*)(=|$)/#)
     return match.map { String($0.1) }
   }
 }

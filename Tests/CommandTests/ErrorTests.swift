@@ -278,11 +278,29 @@ import Testing
       #"{"prompts": [{"clean": "x"}, {"clean": "x", "anwser": " a"}]}"#,
       ["prompts[1].anwser", "did you mean 'answer'?"]
     ),
-    (#"{"prompts": [{"clean": "x", "answer": [" a", 5]}]}"#, ["prompts[0].answer", "2"]),
+    (#"{"prompts": [{"clean": "x", "answer": [" a", 5]}]}"#, ["prompts[0].answer[1]", "a number"]),
+    (#"{"prompts": [{"clean": "x", "answer": [" a", " the"]}]}"#, ["prompts[0].answer", "of 2"]),
+    (#"{"prompts": [{"clean": "x", "answer": []}]}"#, ["prompts[0].answer", "an empty list"]),
+    (
+      #"{"prompts": [{"clean": "x", "answer": " a", "wrong": " a"}]}"#,
+      ["prompts[0].wrong", "' a' too"]
+    ),
     (#"{"prompts": [{"clean": "x", "wrong": [5]}]}"#, ["prompts[0].wrong", "a number"]),
     (#"{"prompts": [{"clean": "x", "answer": "Mary"}]}"#, ["prompts[0].answer", "\" Mary\""]),
     (#"{"prompts": [{"clean": "x", "corrupted": 5}]}"#, ["prompts[0].corrupted", "text"]),
     (#"{"prompts": [{"clean": "x", "positions": [1]}]}"#, ["prompts[0].positions", "an array"]),
+    (
+      #"{"prompts": [{"clean": "Mary and", "positions": {"S1": {"pos": 1, "token": " John"}}}]}"#,
+      ["prompts[0].positions.S1", "expected ' John' at position 1", "' and' there"]
+    ),
+    (
+      #"{"prompts": [{"clean": "Mary and", "positions": {"S1": {"pos": 9, "token": " a"}}}]}"#,
+      ["prompts[0].positions.S1", "beyond the text's 3 tokens"]
+    ),
+    (
+      #"{"prompts": [{"clean": "x", "positions": {"S1": {"posn": 9, "token": " a"}}}]}"#,
+      ["prompts[0].positions.S1.posn", "did you mean 'pos'?"]
+    ),
   ]
 
   @Test(arguments: promptFiles)

@@ -1,6 +1,3 @@
-import RealModule
-public import Tensors
-
 /// What a patching experiment measures: one number of the logits at a prompt's last position.
 ///
 /// For the model's answer tokens A and wrong tokens W (mostly one each), p = softmax(logits):
@@ -41,6 +38,8 @@ public struct Metric: Sendable {
   public let scope: Scope
   /// What it needs of a prompt pair.
   public let needs: Needs
+  /// Whether it falls where the model does better, as a loss does.
+  public let falls: Bool
   private let value: @Sendable (AnswerLogits) throws -> Double
 
   /// A metric of one's own.
@@ -54,15 +53,18 @@ public struct Metric: Sendable {
   ///   - units: the unit of its values.
   ///   - scope: whether it looks at the whole vocabulary.
   ///   - needs: which tokens a pair must have.
+  ///   - falls: whether it falls where the model does better.
   ///   - value: the metric of one run.
   public init(
     _ name: String, units: String, over scope: Scope = .answers,
-    needs: Needs = .answerAndWrong, _ value: @escaping @Sendable (AnswerLogits) throws -> Double
+    needs: Needs = .answerAndWrong, falls: Bool = false,
+    _ value: @escaping @Sendable (AnswerLogits) throws -> Double
   ) {
     self.name = name
     self.units = units
     self.scope = scope
     self.needs = needs
+    self.falls = falls
     self.value = value
   }
 
@@ -72,6 +74,17 @@ public struct Metric: Sendable {
   /// The tokens whose logits a run must give; nil means the whole vocabulary.
   public func tokens(_ pair: PromptPair) -> [Int]? {
     if case .vocabulary = scope { nil } else { pair.answer + pair.wrong }
+  }
+
+  /// What the sign of an effect says.
+  func signConvention(_ direction: ActivationPatching.Direction, normalized: Bool) -> String {
+    if normalized {
+      return direction == .denoising
+        ? "1 = as good as the clean run, 0 = the corrupted run"
+        : "0 = the clean run, -1 = as bad as the corrupted run"
+    }
+    return falls
+      ? "negative = patching makes the model better" : "positive = patching raises the metric"
   }
 
   /// Fails where a pair lacks the tokens that the metric needs.
@@ -120,11 +133,14 @@ extension Metric {
     "group-difference", units: "1", over: .vocabulary
   ) { $0.probability($0.answer) - $0.probability($0.wrong) }
   /// The answer's cross-entropy.
-  public static let loss = Metric("loss", units: "nat", over: .vocabulary, needs: .answer) {
+  public static let loss = Metric(
+    "loss", units: "nat", over: .vocabulary, needs: .answer, falls: true
+  ) {
     -$0.logProbabilityOfAnswer
   }
   /// The divergence from the clean run's prediction.
-  public static let kl = Metric("kl", units: "nat", over: .vocabulary, needs: .nothing) {
+  public static let kl = Metric("kl", units: "nat", over: .vocabulary, needs: .nothing, falls: true)
+  {
     $0.divergenceFromClean
   }
 
@@ -132,77 +148,4 @@ extension Metric {
   public static let all: [Metric] = [
     .logitDifference, .logit, .logProbability, .probabilityDifference, .kl, .loss, .groupDifference,
   ]
-}
-
-/// The logits at a prompt's last position, as a metric sees them, in double precision.
-public struct AnswerLogits: Sendable {
-  /// The logits of the right tokens.
-  public let answer: [Double]
-  /// The logits of the wrong tokens.
-  public let wrong: [Double]
-  /// Every token's logit, shape `[d_vocab]`; nil where the metric looks at answers only.
-  public let vocabulary: Tensor?
-  /// The clean run's, likewise.
-  public let clean: Tensor?
-  /// log Σ exp of the vocabulary's logits; NaN where the metric looks at answers only.
-  public let logSum: Double
-  private let cleanLogSum: Double
-
-  /// What a run gave.
-  ///
-  /// - Parameters:
-  ///   - logits: of the tokens that `Metric.tokens(_:)` asked for, in its order.
-  ///   - pair: the prompts.
-  ///   - clean: the clean run's logits of the whole vocabulary, for metrics that look at it, with
-  ///     the logarithm of the sum of their exponentials.
-  public init(_ logits: Tensor, _ pair: PromptPair, clean: (logits: Tensor, logSum: Double)?) {
-    if let clean {
-      answer = pair.answer.map { Double(logits[$0]) }
-      wrong = pair.wrong.map { Double(logits[$0]) }
-      vocabulary = logits
-      logSum = Self.logSum(logits)
-      self.clean = clean.logits
-      cleanLogSum = clean.logSum
-    } else {
-      answer = pair.answer.indices.map { Double(logits[$0]) }
-      wrong = pair.wrong.indices.map { Double(logits[pair.answer.count + $0]) }
-      (vocabulary, self.clean, logSum, cleanLogSum) = (nil, nil, .nan, .nan)
-    }
-  }
-
-  /// log Σ exp of logits.
-  public static func logSum(_ logits: Tensor) -> Double {
-    let values = logits.span
-    var largest = -Float.infinity
-    for i in values.indices { largest = max(largest, values[i]) }
-    var sum = 0.0
-    for i in values.indices { sum += Double.exp(Double(values[i]) - Double(largest)) }
-    return Double(largest) + Double.log(sum)
-  }
-
-  /// The largest of some logits.
-  func highest(_ logits: [Double]) -> Double { logits.max() ?? -.infinity }
-
-  /// The probability of tokens of these logits.
-  public func probability(_ logits: [Double]) -> Double {
-    logits.reduce(0) { $0 + Double.exp($1 - logSum) }
-  }
-
-  /// log Σ p of the answers.
-  public var logProbabilityOfAnswer: Double {
-    let top = highest(answer)
-    return top + Double.log(answer.reduce(0) { $0 + Double.exp($1 - top) }) - logSum
-  }
-
-  /// Σ p_clean·(log p_clean − log p), not below zero.
-  var divergenceFromClean: Double {
-    guard let vocabulary, let clean else { return .nan }
-    let (p, q) = (clean.span, vocabulary.span)
-    var sum = 0.0
-    for i in p.indices {
-      let logP = Double(p[i]) - cleanLogSum
-      sum += Double.exp(logP) * (logP - Double(q[i]) + logSum)
-    }
-    return sum < 0 ? 0 : sum
-  }
 }

@@ -32,6 +32,24 @@ public struct BaseRun: Sendable {
   public init(
     _ model: GPT2, tokens: [Int], reading position: Int? = nil, interventions: [Intervention] = []
   ) throws {
+    let last = position ?? tokens.count - 1
+    guard tokens.indices.contains(last) else {
+      throw ModelError.nothingMatches(
+        filter: "logits", reason: "position \(last) of a prompt of \(tokens.count) tokens")
+    }
+    self = try Self.batch(model, [Array(tokens[...last])], interventions: interventions)[0]
+  }
+
+  /// Runs prompts together, each read at its last position.
+  ///
+  /// - Parameters:
+  ///   - model: the model.
+  ///   - prompts: token ids of each.
+  ///   - interventions: as for one prompt; each may name the prompt that it changes.
+  /// - Throws: `ModelError`.
+  public static func batch(
+    _ model: GPT2, _ prompts: [[Int]], interventions: [Intervention] = []
+  ) throws -> [BaseRun] {
     for intervention in interventions {
       let target = intervention.target
       guard
@@ -44,16 +62,18 @@ public struct BaseRun: Sendable {
         )
       }
     }
-    let last = position ?? tokens.count - 1
-    guard tokens.indices.contains(last) else {
-      throw ModelError.nothingMatches(
-        filter: "logits", reason: "position \(last) of a prompt of \(tokens.count) tokens")
-    }
-    self.tokens = Array(tokens[...last])
     let (logits, cache) = try model.runWithCache(
-      batch: [self.tokens], hooks: Self.sites.map { HookFilter($0) }, logits: .last,
+      batch: prompts, hooks: sites.map { HookFilter($0) }, logits: .last,
       interventions: interventions)
-    self.logits = logits[0].row(0)
+    return prompts.indices.map { prompt in
+      BaseRun(
+        tokens: prompts[prompt], logits: logits[prompt].row(0), cache: cache.only(prompt: prompt))
+    }
+  }
+
+  private init(tokens: [Int], logits: Tensor, cache: ActivationCache) {
+    self.tokens = tokens
+    self.logits = logits
     self.cache = cache
   }
 

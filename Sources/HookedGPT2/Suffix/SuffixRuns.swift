@@ -73,10 +73,24 @@ extension SuffixRuns {
     public var blockTokens: Int
     /// The most memory that the run needs during a walk, in bytes.
     public var bytes: Int
+
+    /// The cost of a run on a base of `length` tokens that differs from `layer` and `position` on.
+    public init(_ config: GPT2Config, layer: Int, position: Int, length: Int) {
+      let rows = length - position
+      // A row of the stream, its projections, the neurons before and after, and the gathered keys.
+      let row = 12 * config.dModel + 2 * config.dMLP
+      self.layer = layer
+      self.position = position
+      blockTokens = (config.nLayers - layer) * rows
+      bytes = 4 * (rows * row + 2 * length * config.dModel)
+    }
   }
 
   /// FLOPs of one block for one token: `2·(4·d_model² + 2·d_model·d_mlp)`.
-  public var flopsPerBlockToken: Double {
+  public var flopsPerBlockToken: Double { Self.flopsPerBlockToken(config) }
+
+  /// As `flopsPerBlockToken`, of any model.
+  public static func flopsPerBlockToken(_ config: GPT2Config) -> Double {
     let (d, m) = (Double(config.dModel), Double(config.dMLP))
     return 2 * (4 * d * d + 2 * d * m)
   }
@@ -95,12 +109,7 @@ extension SuffixRuns {
         ? [0] : try target.positions.resolved(length: length, hook: target.description)
       position = min(position, rows.min() ?? 0)
     }
-    let rows = length - position
-    // A row of the stream, its projections, the neurons before and after, and the gathered keys.
-    let row = 12 * config.dModel + 2 * config.dMLP
-    return Cost(
-      layer: layer, position: position, blockTokens: (config.nLayers - layer) * rows,
-      bytes: 4 * (rows * row + 2 * length * config.dModel))
+    return Cost(config, layer: layer, position: position, length: length)
   }
 
   /// The runs in batches that a walk can hold, each as ascending indices into `runs`.
@@ -112,8 +121,12 @@ extension SuffixRuns {
   ///   - bytes: the memory for one walk beside the bases; a single run may exceed it.
   /// - Throws: as `cost(_:)`.
   public func batches(_ runs: [PatchedRun], bytes: Int) throws(ModelError) -> [[Int]] {
-    let costs = try runs.map { run throws(ModelError) in try cost(run) }
-    let order = runs.indices.sorted { (costs[$0].layer, $0) < (costs[$1].layer, $1) }
+    Self.batches(try runs.map { run throws(ModelError) in try cost(run) }, bytes: bytes)
+  }
+
+  /// As `batches(_:bytes:)`, for runs that need not exist yet.
+  public static func batches(_ costs: [Cost], bytes: Int) -> [[Int]] {
+    let order = costs.indices.sorted { (costs[$0].layer, $0) < (costs[$1].layer, $1) }
     var batches: [[Int]] = []
     var used = Int.max / 2
     for index in order {

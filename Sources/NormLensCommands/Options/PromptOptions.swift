@@ -52,8 +52,10 @@ struct PromptOptions: ParsableArguments {
     if let text {
       result.append(Prompt(try model.tokens(try readText(text), prependBOS: prependBOS)))
     }
-    for list in tokens { result.append(Prompt(try Self.ids(list))) }
-    if let prompts { result += try PromptFile.read(prompts, model, prependBOS: prependBOS) }
+    for list in tokens { result.append(Prompt(try tokenIDs(list, option: "--tokens"))) }
+    if let prompts {
+      result += try PromptSet.read(prompts).cleanPrompts(model, prependBOS: prependBOS)
+    }
     if result.isEmpty {
       throw CommandError(
         "no prompt: give --prompt TEXT, --prompts FILE, --text FILE or --tokens IDS")
@@ -68,14 +70,15 @@ struct PromptOptions: ParsableArguments {
     }
     return result
   }
+}
 
-  private static func ids(_ list: String) throws -> [Int] {
-    try list.split(separator: ",", omittingEmptySubsequences: false).map { word in
-      guard let id = Int(word.trimmingCharacters(in: .whitespaces)) else {
-        throw CommandError("--tokens '\(list)': '\(word)' is not a token id")
-      }
-      return id
+/// The ids of a list such as `1,2,3`, which `option` was given.
+func tokenIDs(_ list: String, option: String) throws -> [Int] {
+  try list.split(separator: ",", omittingEmptySubsequences: false).map { word in
+    guard let id = Int(word.trimmingCharacters(in: .whitespaces)) else {
+      throw CommandError("\(option) '\(list)': '\(word)' is not a token id")
     }
+    return id
   }
 }
 

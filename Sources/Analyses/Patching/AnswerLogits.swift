@@ -1,0 +1,73 @@
+import RealModule
+public import Tensors
+
+/// The logits at a prompt's last position, as a metric sees them, in double precision.
+public struct AnswerLogits: Sendable {
+  /// The logits of the right tokens.
+  public let answer: [Double]
+  /// The logits of the wrong tokens.
+  public let wrong: [Double]
+  /// Every token's logit, shape `[d_vocab]`; nil where the metric looks at answers only.
+  public let vocabulary: Tensor?
+  /// The clean run's prediction; nil where the metric looks at answers only.
+  public let clean: Prediction?
+  /// log Σ exp of the vocabulary's logits; NaN where the metric looks at answers only.
+  public let logSum: Double
+
+  /// A prediction over the vocabulary.
+  public struct Prediction: Sendable {
+    /// p, shape `[d_vocab]`.
+    public let probability: [Double]
+    /// log p.
+    public let logProbability: [Double]
+
+    /// The softmax of logits, shape `[d_vocab]`.
+    public init(_ logits: Tensor) {
+      let sum = rowStatistics(logits.reshaped([1, logits.count]), target: nil)[0].logSumExp
+      logProbability = logits.scalars.map { Double($0) - sum }
+      probability = logProbability.map(Double.exp)
+    }
+  }
+
+  /// The logits of a run that gave those of the answers and the wrong tokens, in this order.
+  public init(answers logits: Tensor, _ pair: PromptPair) {
+    answer = pair.answer.indices.map { Double(logits[$0]) }
+    wrong = pair.wrong.indices.map { Double(logits[pair.answer.count + $0]) }
+    (vocabulary, clean, logSum) = (nil, nil, .nan)
+  }
+
+  /// The logits of a run that gave the whole vocabulary's, with log Σ exp of them.
+  public init(vocabulary logits: Tensor, logSum: Double, _ pair: PromptPair, clean: Prediction) {
+    answer = pair.answer.map { Double(logits[$0]) }
+    wrong = pair.wrong.map { Double(logits[$0]) }
+    vocabulary = logits
+    self.logSum = logSum
+    self.clean = clean
+  }
+
+  /// The largest of some logits.
+  public func highest(_ logits: [Double]) -> Double { logits.max() ?? -.infinity }
+
+  /// The probability of tokens with these logits together.
+  public func probability(_ logits: [Double]) -> Double {
+    logits.reduce(0) { $0 + Double.exp($1 - logSum) }
+  }
+
+  /// log Σ p of the answers.
+  public var logProbabilityOfAnswer: Double {
+    let top = highest(answer)
+    return top + Double.log(answer.reduce(0) { $0 + Double.exp($1 - top) }) - logSum
+  }
+
+  /// Σ p_clean·(log p_clean − log p), which rounding must not make negative.
+  public var divergenceFromClean: Double {
+    guard let vocabulary, let clean else { return .nan }
+    let logits = vocabulary.span
+    var sum = 0.0
+    for i in logits.indices {
+      sum +=
+        clean.probability[i] * (clean.logProbability[i] - (Double(logits[i]) - logSum))
+    }
+    return sum < 0 ? 0 : sum
+  }
+}

@@ -1,0 +1,87 @@
+import HookedGPT2
+import OrderedCollections
+import Results
+
+/// The axes and coordinates that every result of prompt pairs shares: `token` (clean),
+/// `corrupted_token`, their ids, the names of positions, answers.
+struct PairCoordinates {
+  let dimensions: [Dimension]
+  let variables: [ResultVariable]
+
+  /// Coordinates of all positions.
+  init(_ pairs: [PromptPair], model: GPT2) {
+    let longest = pairs.map(\.length).max() ?? 0
+    self.init(
+      pairs, model: model,
+      positions: pairs.map { pair in (0..<longest).map { $0 < pair.length ? $0 : nil } },
+      along: .indices(longest))
+  }
+
+  /// Coordinates of some positions.
+  ///
+  /// - Parameters:
+  ///   - positions: the position of each slot in each prompt.
+  ///   - coordinates: what stands along the axis `pos`.
+  init(
+    _ pairs: [PromptPair], model: GPT2, positions: [[Int?]],
+    along coordinates: Dimension.Coordinates
+  ) {
+    dimensions = [Dimension("prompt", count: pairs.count), Dimension("pos", coordinates)]
+    let tokenizer = try? model.tokenizer
+    func text(_ token: Int) -> String { (try? tokenizer?.piece(token)) ?? "" }
+    func coordinate(
+      _ name: String, _ axes: [String], _ values: ResultVariable.Values, _ longName: String
+    ) -> ResultVariable {
+      ResultVariable(name, axes, values, longName: longName, units: "1", isCoordinate: true)
+    }
+    func along<Value>(_ value: (PromptPair, Int) -> Value, _ fill: Value) -> [Value] {
+      zip(pairs, positions).flatMap { pair, slots in
+        slots.map { $0.map { value(pair, $0) } ?? fill }
+      }
+    }
+    var variables: [ResultVariable] = []
+    let isPaired = pairs.allSatisfy { $0.corrupted.count == $0.length }
+    for (name, tokens) in [("token", \PromptPair.clean), ("corrupted_token", \.corrupted)]
+    where name == "token" || isPaired {
+      let meaning = name == "token" ? "clean" : "corrupted"
+      if tokenizer != nil {
+        variables.append(
+          coordinate(
+            name, ["prompt", "pos"], .strings(along({ text($0[keyPath: tokens][$1]) }, "")),
+            "token text of the \(meaning) prompt"))
+      }
+      variables.append(
+        coordinate(
+          "\(name)_id", ["prompt", "pos"], .integers(along({ $0[keyPath: tokens][$1] }, -1)),
+          "token id of the \(meaning) prompt, -1 past the end"))
+    }
+    variables.append(
+      coordinate(
+        "position", ["prompt", "pos"], .integers(along({ $1 }, -1)),
+        "index of the token in its prompt, -1 past the end"))
+    if pairs.contains(where: { !$0.positions.isEmpty }) {
+      let names = along(
+        { pair, position in
+          pair.positions.filter { $0.value == position }.map(\.key).joined(separator: ",")
+        }, "")
+      variables.append(
+        coordinate("label", ["prompt", "pos"], .strings(names), "name of the position"))
+    }
+    for (name, tokens) in [("answer", \PromptPair.answer), ("wrong", \.wrong)]
+    where pairs.contains(where: { !$0[keyPath: tokens].isEmpty }) {
+      if tokenizer != nil {
+        variables.append(
+          coordinate(
+            name, ["prompt"],
+            .strings(pairs.map { $0[keyPath: tokens].map(text).joined(separator: "|") }),
+            "the \(name) token, several between bars"))
+      }
+      variables.append(
+        coordinate(
+          "\(name)_id", ["prompt"],
+          .strings(pairs.map { $0[keyPath: tokens].map(String.init).joined(separator: "|") }),
+          "the \(name) token's id, several between bars"))
+    }
+    self.variables = variables
+  }
+}

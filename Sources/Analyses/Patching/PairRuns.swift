@@ -1,0 +1,133 @@
+import HookedGPT2
+import Tensors
+
+/// The two runs of a prompt pair, and how a run's logits become its metric.
+struct PairRuns {
+  let pair: PromptPair
+  let clean: BaseRun
+  let corrupted: BaseRun
+  let metric: Metric
+  /// The metric of the clean run.
+  let cleanMetric: Double
+  /// The metric of the corrupted run.
+  let corruptedMetric: Double
+  private let prediction: AnswerLogits.Prediction?
+
+  /// Runs pairs together.
+  ///
+  /// Both runs of a pair share what they computed of their common beginning, so that patching it
+  /// changes exactly nothing.
+  ///
+  /// - Parameters:
+  ///   - pairs: some pairs.
+  ///   - first: the place of the first among all pairs, for messages.
+  ///   - noise: what disturbs the corrupted runs, which are then of the clean tokens.
+  /// - Throws: `ModelError`; `AnalysisError.nonFinite`.
+  static func run(
+    _ model: GPT2, _ pairs: [PromptPair], metric: Metric, first: Int = 0,
+    noise: [Intervention]? = nil
+  ) throws -> [PairRuns] {
+    let clean = try BaseRun.batch(model, pairs.map(\.clean))
+    var corrupted = try BaseRun.batch(
+      model, pairs.map { noise == nil ? $0.corrupted : $0.clean }, interventions: noise ?? [])
+    return try pairs.indices.map { index in
+      try corrupted[index].sharePrefix(of: clean[index])
+      let runs = try PairRuns(pairs[index], clean[index], corrupted[index], metric)
+      for (name, value) in [("clean", runs.cleanMetric), ("corrupted", runs.corruptedMetric)]
+      where !value.isFinite {
+        throw AnalysisError.nonFinite(
+          analysis: "patch", what: "metric \(metric.name) of the \(name) prompt \(first + index)")
+      }
+      return runs
+    }
+  }
+
+  private init(
+    _ pair: PromptPair, _ clean: BaseRun, _ corrupted: BaseRun, _ metric: Metric
+  ) throws {
+    self.pair = pair
+    self.clean = clean
+    self.corrupted = corrupted
+    self.metric = metric
+    let prediction: AnswerLogits.Prediction? =
+      if case .vocabulary = metric.scope { .init(clean.logits) } else { nil }
+    self.prediction = prediction
+    func value(_ logits: Tensor) throws -> Double {
+      guard let prediction else {
+        let tokens = pair.answer + pair.wrong
+        let answers = Tensor(tokens.map { logits[$0] }, shape: [tokens.count])
+        return try metric(AnswerLogits(answers: answers, pair))
+      }
+      let sum = rowStatistics(logits.reshaped([1, logits.count]), target: nil)[0].logSumExp
+      return try metric(
+        AnswerLogits(vocabulary: logits, logSum: sum, pair, clean: prediction))
+    }
+    cleanMetric = try value(clean.logits)
+    corruptedMetric = try value(corrupted.logits)
+  }
+
+  /// The metric of a patched run of this pair.
+  ///
+  /// - Parameters:
+  ///   - logits: those of `metric.tokens(pair)`.
+  ///   - logSum: log Σ exp of them where they are the whole vocabulary's.
+  func value(_ logits: Tensor, logSum: Double) throws -> Double {
+    guard let prediction else { return try metric(AnswerLogits(answers: logits, pair)) }
+    return try metric(
+      AnswerLogits(vocabulary: logits, logSum: logSum, pair, clean: prediction))
+  }
+
+  /// The run that patches act on.
+  func base(_ direction: ActivationPatching.Direction) -> BaseRun {
+    direction == .denoising ? corrupted : clean
+  }
+
+  /// The run whose activations are put into it.
+  func source(_ direction: ActivationPatching.Direction) -> BaseRun {
+    direction == .denoising ? clean : corrupted
+  }
+
+  /// The metric of the run that patches act on.
+  func baseMetric(_ direction: ActivationPatching.Direction) -> Double {
+    direction == .denoising ? corruptedMetric : cleanMetric
+  }
+
+  /// The clean run's highest answer logit less its highest wrong one; nil without either.
+  var cleanMargin: Double? {
+    guard let right = pair.answer.map({ clean.logits[$0] }).max() else { return nil }
+    guard let wrong = pair.wrong.map({ clean.logits[$0] }).max() else { return nil }
+    return Double(right - wrong)
+  }
+}
+
+extension [PairRuns] {
+  /// The effects of patched runs on their bases' metric, in its units: exactly 0 for a run that
+  /// changes nothing.
+  ///
+  /// - Parameters:
+  ///   - runs: patched runs whose base is an index into these pairs.
+  ///   - engine: runs on the bases of these pairs.
+  /// - Throws: `ModelError`; `AnalysisError.nonFinite`.
+  func effects(
+    of runs: [PatchedRun], _ engine: SuffixRuns, _ direction: ActivationPatching.Direction
+  ) throws -> [Double] {
+    guard let metric = first?.metric, !runs.isEmpty else { return [] }
+    let found = try engine.logits(
+      runs, tokens: metric.scope == .answers ? map { $0.pair.answer + $0.pair.wrong } : nil)
+    var sums: [Double] = []
+    if metric.scope == .vocabulary {
+      sums = rowStatistics(Tensor.stacking(found.map(\.logits)), target: nil).map(\.logSumExp)
+    }
+    return try runs.indices.map { index in
+      if !found[index].differs { return 0 }
+      let pair = self[runs[index].base]
+      let value = try pair.value(
+        found[index].logits, logSum: sums.isEmpty ? .nan : sums[index])
+      guard value.isFinite else {
+        throw AnalysisError.nonFinite(
+          analysis: "patch", what: "metric \(metric.name) of a patched run")
+      }
+      return value - pair.baseMetric(direction)
+    }
+  }
+}

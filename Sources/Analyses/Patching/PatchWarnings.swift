@@ -1,0 +1,70 @@
+import HookedGPT2
+
+/// What a reader of a sweep must know before believing it.
+struct PatchWarnings {
+  /// One line each.
+  private(set) var texts: [String] = []
+
+  /// Looks at a finished sweep.
+  init(
+    _ sweep: Sweep, _ values: [[Float]], _ clean: [Double], _ corrupted: [Double],
+    _ margins: [Double]
+  ) {
+    let experiment = sweep.experiment
+    let count = sweep.pairs.count
+    // Pairs without a difference.
+    if experiment.noise == nil {
+      let same = sweep.pairs.indices.filter { sweep.pairs[$0].clean == sweep.pairs[$0].corrupted }
+      if !same.isEmpty {
+        texts.append(
+          "clean and corrupted prompt are identical in \(Self.list(same, of: count))"
+            + (experiment.replacement == .otherRun ? ": their effects are all 0" : ""))
+      }
+    }
+    // A gap that is hardly one.
+    let mean = { (values: [Double]) in values.reduce(0, +) / Double(values.count) }
+    let gaps = zip(clean, corrupted).map { $0 - $1 }
+    let gap = mean(gaps)
+    let size = max(mean(clean.map(Swift.abs)), mean(corrupted.map(Swift.abs)))
+    let deviation =
+      (gaps.reduce(0) { $0 + ($1 - gap) * ($1 - gap) } / Double(max(1, count - 1))).squareRoot()
+    let error = deviation / Double(count).squareRoot()
+    if Swift.abs(gap) < 0.02 * size || (count > 1 && Swift.abs(gap) < 2 * error) || gap == 0 {
+      texts.append(
+        "the mean \(experiment.metric.name) of clean and corrupted runs differs by "
+          + "\(Self.short(gap)) only (\(Self.short(mean(clean))) and \(Self.short(mean(corrupted)))"
+          + (count > 1 ? ", standard error \(Self.short(error))" : "")
+          + "): normalized effects mean little")
+    }
+    // Prompts that the model does not solve.
+    let wrong = margins.indices.filter { margins[$0] <= 0 }
+    if !wrong.isEmpty {
+      texts.append(
+        "the model gets \(Self.list(wrong, of: count)) wrong: the clean run prefers a wrong token")
+    }
+    // Sweeps that changed nothing.
+    for (site, effects) in zip(experiment.sites, values)
+    where effects.allSatisfy({ $0 == 0 || $0.isNaN }) {
+      texts.append(
+        effects.allSatisfy(\.isNaN)
+          ? "no cell of \(site.name) was computed: no window of \(experiment.window) layers fits"
+          : "no cell of \(site.name) changed anything: the two runs agree there, or nothing that was "
+            + "patched reaches the answer")
+    }
+  }
+
+  private static func list(_ prompts: [Int], of count: Int) -> String {
+    if count == 1 { return "the prompt" }
+    if prompts.count == count { return "all \(count) prompts" }
+    return "\(prompts.count) of \(count) prompts ("
+      + prompts.prefix(5).map(String.init).joined(separator: ", ")
+      + (prompts.count > 5 ? ", …" : "") + ")"
+  }
+
+  /// A few digits.
+  private static func short(_ value: Double) -> String {
+    let scale = 10_000.0
+    return Swift.abs(value) < 1e9 && Swift.abs(value) >= 1e-3
+      ? String((value * scale).rounded() / scale) : String(value)
+  }
+}
