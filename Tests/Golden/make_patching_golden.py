@@ -6,6 +6,9 @@ Regenerate (from the repository's root; a few minutes, and the numbers come out 
     /tmp/golden/bin/python Tests/Golden/make_patching_golden.py
     /tmp/golden/bin/python Tests/Golden/make_patching_golden.py --check    # compare with the committed files
 
+`--against-transformer-lens` holds the committed values against TransformerLens' own get_act_patch_*
+functions in float64 (needs transformer_lens 4.3.0), axis order included.
+
 The models are two checkpoints of make_golden.py (tiny-ln, tiny-lnfree) and one with four layers, for
 windows of several layers, which is written beside them:
 
@@ -63,7 +66,18 @@ import h5py
 import numpy as np
 import torch
 import transformers
-from make_golden import FIXTURES, TOLERANCE, Checkpoint, Judge, agree, attributes, dataset, shape, write_checkpoint
+from make_golden import (
+    FIXTURES,
+    TOLERANCE,
+    Checkpoint,
+    Judge,
+    agree,
+    attributes,
+    dataset,
+    difference,
+    shape,
+    write_checkpoint,
+)
 from reference_gpt2 import ReferenceGPT2
 
 DEEP = Checkpoint("patching-deep", 11, shape(4, 2, 16, 12, 29, n_inner=12), query_key=1.6)
@@ -399,16 +413,70 @@ def compare(made, committed):
     print("the committed files hold the same numbers")
 
 
+def against_transformer_lens(committed):
+    """transformer_lens' fifteen sweeps and three bundles on the same weights and prompts."""
+    from transformer_lens import patching
+    from transformer_lens.model_bridge import TransformerBridge
+
+    by_pos = ["head_z_by_pos", "head_q_by_pos", "head_k_by_pos", "head_v_by_pos", "head_pattern_by_pos"]
+    functions = {
+        "resid_pre": "resid_pre", "resid_mid": "resid_mid", "attn_out": "attn_out", "mlp_out": "mlp_out",
+        "attn_head_out_all_pos": "head_z", "attn_head_q_all_pos": "head_q", "attn_head_k_all_pos": "head_k",
+        "attn_head_v_all_pos": "head_v", "attn_head_pattern_all_pos": "head_pattern",
+        **{f"attn_head_{c}_by_pos": f"head_{c}_by_pos" for c in "qkv"},
+        "attn_head_out_by_pos": "head_z_by_pos", "attn_head_pattern_by_pos": "head_pattern_by_pos",
+        "attn_head_pattern_dest_src_pos": "head_pattern_dest_src",
+        "block_every": ["resid_pre", "attn_out", "mlp_out"],
+        "attn_head_all_pos_every": ["head_z", "head_q", "head_k", "head_v", "head_pattern"],
+        "attn_head_by_pos_every": by_pos,
+    }  # fmt: skip
+    for name in ["tiny-ln", "tiny-lnfree"]:
+        huggingface = Judge(FIXTURES / name, as_published=True).model
+        model = TransformerBridge.boot_transformers(
+            str(FIXTURES / name), hf_model=huggingface, dtype=torch.float64, device="cpu"
+        )
+        with h5py.File(golden_file(committed, name)) as file:
+            pair, sweep = file["sets/seven/0"], file["sweeps/000"]
+            assert (sweep.attrs["set"], sweep.attrs["direction"]) == ("seven", "denoising")
+            clean, corrupted = (torch.as_tensor(pair[which][()])[None] for which in ["clean", "corrupted"])
+            answer, wrong = int(pair["answer"][0]), int(pair["wrong"][0])
+
+            def metric(logits, answer=answer, wrong=wrong):
+                return logits[0, -1, answer] - logits[0, -1, wrong]
+
+            torch.set_default_dtype(torch.float64)  # of the arrays that the sweeps are written into
+            _, cache = model.run_with_cache(clean)
+            unpatched, worst = metric(model(corrupted)), 0.0
+            for function, ours in functions.items():
+                theirs = getattr(patching, f"get_act_patch_{function}")(model, corrupted, cache, metric)
+                if isinstance(ours, str):
+                    ours = torch.as_tensor(sweep[ours][0])
+                else:  # the bundle has the pattern by position, too, as layer, position, head
+                    ours = [torch.as_tensor(sweep[site][0]) for site in ours]
+                    if function == "attn_head_by_pos_every":
+                        ours[-1] = ours[-1].transpose(1, 2)
+                    ours = torch.stack(ours)
+                assert ours.shape == theirs.shape, (function, ours.shape, theirs.shape)
+                worst = max(worst, difference(theirs - unpatched, ours))
+            torch.set_default_dtype(torch.float32)
+            # the LN-free file as it is: affine only up to its epsilon (make_golden.py, Judge)
+            assert worst < (TOLERANCE if name == "tiny-ln" else 1e-8), worst
+        print(f"{name}: {len(functions)} sweeps differ from transformer_lens by {worst:.1e}")
+
+
 def main():
     parser = argparse.ArgumentParser(description="Write the golden values of NormLens' patching tests.")
     parser.add_argument("--out", type=Path, default=FIXTURES, help="folder (default: %(default)s)")
     parser.add_argument("--check", action="store_true", help="write nothing; compare with the folder")
+    parser.add_argument("--against-transformer-lens", action="store_true", help="needs transformer_lens")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # one order of summation
     torch.set_grad_enabled(False)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    if arguments.check:
+    if arguments.against_transformer_lens:
+        against_transformer_lens(arguments.out)
+    elif arguments.check:
         with tempfile.TemporaryDirectory() as temporary:
             make(Path(temporary))
             compare(Path(temporary), arguments.out)
