@@ -17,17 +17,29 @@ public enum Activation: String, Sendable, CaseIterable {
     x.withUnsafeBufferPointer { xs in
       y.withUnsafeMutableBufferPointer { ys in
         guard let x = xs.baseAddress, let y = ys.baseAddress else { return }
-        parallelRows(xs.count, rowWork: 1) { range in
-          let (from, to, n) = (x + range.lowerBound, y + range.lowerBound, range.count)
-          switch self {
-          case .geluNew: nl_gelu_new(n, from, to)
-          case .gelu: nl_gelu_erf(n, from, to)
-          case .relu: for i in 0..<n { to[i] = from[i] < 0 ? 0 : from[i] }
-          }
-        }
+        compute(xs.count, x, y)
       }
     }
     return y
+  }
+
+  /// Puts the activation of every scalar in its place.
+  public func apply(to x: inout Tensor) {
+    x.withUnsafeMutableBufferPointer { xs in
+      guard let x = xs.baseAddress else { return }
+      compute(xs.count, x, x)
+    }
+  }
+
+  private func compute(_ count: Int, _ x: UnsafePointer<Float>, _ y: UnsafeMutablePointer<Float>) {
+    parallelRows(count, rowWork: 1) { range in
+      let (from, to, n) = (x + range.lowerBound, y + range.lowerBound, range.count)
+      switch self {
+      case .geluNew: nl_gelu_new(n, from, to)
+      case .gelu: nl_gelu_erf(n, from, to)
+      case .relu: for i in 0..<n { to[i] = from[i] < 0 ? 0 : from[i] }
+      }
+    }
   }
 }
 

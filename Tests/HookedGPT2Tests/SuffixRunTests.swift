@@ -8,15 +8,22 @@ import Testing
   /// What design and float32 allow: effects agree to 3e-4 of the largest effect and 5e-7 of the
   /// largest logit.
   private func check(
-    _ name: String, _ model: GPT2, bases: [[Int]], _ runs: [PatchedRun]
+    _ name: String, _ model: GPT2, bases: [[Int]], _ runs: [PatchedRun],
+    freezing frozen: Set<FrozenStep> = []
   ) throws {
     let baseRuns = try bases.map { try BaseRun(model, tokens: $0) }
-    let found = try SuffixRuns(model, bases: baseRuns).logits(runs, tokens: nil)
+    let found = try SuffixRuns(model, bases: baseRuns, freezing: frozen).logits(runs, tokens: nil)
+    let freezes = try bases.map { tokens in
+      let sites: [Site] = [.ln1Scale, .ln2Scale, .lnFinalScale, .pattern]
+      let (_, cache) = try model.runWithCache(tokens, hooks: sites.map { HookFilter($0) })
+      return (frozen.contains(.layerNorm) ? try Intervention.freezeLayerNorm(cache) : [])
+        + (frozen.contains(.pattern) ? try Intervention.freezePattern(cache) : [])
+    }
     var (effect, error, logit) = (0.0, 0.0, 0.0)
     var worst = ""
     for (run, (logits, _)) in zip(runs, found) {
       let tokens = bases[run.base]
-      let whole = try model.run(tokens, interventions: run.interventions)
+      let whole = try model.run(tokens, interventions: freezes[run.base] + run.interventions)
       let naive = whole.row(tokens.count - 1)
       let base = baseRuns[run.base].logits
       effect = max(effect, Double((naive - base).maximumMagnitude))
@@ -44,44 +51,69 @@ import Testing
 
   @Test(arguments: Fixtures.checkpoints + ["mini", "mini-lnfree"])
   func everySiteEqualsWholeRuns(_ name: String) throws {
-    let model = try GPT2.load(
-      name.hasPrefix("mini") ? Fixtures.bundled(name) : Fixtures.checkpoint(name))
+    let model = try load(name)
+    let (bases, groups) = try everySite(model)
+    try check(name, model, bases: bases, groups.flatMap(\.self))
+    // Alone, nothing else has changed the rows that an edit meets.
+    for (index, runs) in groups.enumerated() {
+      try check("\(name), group \(index) alone", model, bases: bases, runs)
+    }
+  }
+
+  /// Norms and patterns that stay the base run's, against whole runs that put them in place.
+  @Test(
+    arguments: ["tiny-ln", "tiny-lnfree", "mini"],
+    [[.layerNorm], [.pattern], [.layerNorm, .pattern]] as [Set<FrozenStep>])
+  func frozenStepsEqualWholeRuns(_ name: String, frozen: Set<FrozenStep>) throws {
+    let model = try load(name)
+    let (bases, groups) = try everySite(model)
+    let steps = frozen.map { "\($0)" }.sorted().joined(separator: " and ")
+    try check(
+      "\(name), \(steps) frozen", model, bases: bases, groups.flatMap(\.self), freezing: frozen)
+  }
+
+  private func load(_ name: String) throws -> GPT2 {
+    try GPT2.load(name.hasPrefix("mini") ? Fixtures.bundled(name) : Fixtures.checkpoint(name))
+  }
+
+  /// Two prompts, and of each zeros, means, other values and a closure at every site, layer, some
+  /// heads and some positions, in groups of one site and layer.
+  private func everySite(_ model: GPT2) throws -> (bases: [[Int]], groups: [[PatchedRun]]) {
     let config = model.config
     var random = SeededGenerator(seed: 17)
     let lengths = [min(9, config.nCtx), min(4, config.nCtx)]
     let bases = lengths.map { count in
       (0..<count).map { _ in Int(random.next() % UInt64(config.dVocab)) }
     }
-    var runs: [PatchedRun] = []
-    for (base, tokens) in bases.enumerated() {
-      for site in Self.sites {
-        for layer in 0..<config.nLayers {
+    var groups: [[PatchedRun]] = []
+    for site in Self.sites {
+      for layer in 0..<config.nLayers {
+        var runs: [PatchedRun] = []
+        for (base, tokens) in bases.enumerated() {
+          let whole = try model.runWithCache(
+            tokens, hooks: [HookFilter(site, layers: .layer(layer))]
+          ).cache.tensor(HookName(site, layer: layer)).shape
           let hasHead = site.isAttention || site.hasHeadAxis
           for head in hasHead ? [nil, config.nHeads - 1] : [nil] {
             for positions: PositionSelection in [.all, .at([tokens.count / 2]), .last] {
               let target = HookFilter(
                 site, layers: .layer(layer), head: head, positions: positions)
-              let whole = try model.runWithCache(
-                tokens, hooks: [HookFilter(site, layers: .layer(layer))]
-              ).cache.tensor(HookName(site, layer: layer)).shape
               runs.append(PatchedRun(base: base, [.zero(target)]))
               runs.append(PatchedRun(base: base, [.replace(target, with: value(whole, &random))]))
               if site != .attnScores { runs.append(PatchedRun(base: base, [.mean(target)])) }
-              runs.append(
-                PatchedRun(
-                  base: base, [.edit(target) { x in x = x * 1.5 }]))
+              runs.append(PatchedRun(base: base, [.edit(target) { x in x = x * 1.5 }]))
             }
           }
         }
+        groups.append(runs)
       }
     }
-    try check(name, model, bases: bases, runs)
+    return (bases, groups)
   }
 
   @Test(arguments: ["tiny-ln", "tiny-lnfree", "mini"])
   func severalInterventionsAtOnce(_ name: String) throws {
-    let model = try GPT2.load(
-      name.hasPrefix("mini") ? Fixtures.bundled(name) : Fixtures.checkpoint(name))
+    let model = try load(name)
     let config = model.config
     var random = SeededGenerator(seed: 5)
     let tokens = (0..<min(10, config.nCtx)).map { _ in
@@ -112,8 +144,7 @@ import Testing
   /// exactly nothing; a patch of every position gives the donor's logits.
   @Test(arguments: ["tiny-ln", "tiny-lnfree", "mini", "mini-lnfree"])
   func whatChangesNothingIsNotRun(_ name: String) throws {
-    let model = try GPT2.load(
-      name.hasPrefix("mini") ? Fixtures.bundled(name) : Fixtures.checkpoint(name))
+    let model = try load(name)
     let config = model.config
     let length = min(12, config.nCtx)
     let corrupted = (0..<length).map { ($0 * 7 + 3) % config.dVocab }

@@ -6,7 +6,7 @@ import Tensors
 /// base. Products with a weight take the packed tensor as it is.
 struct RowOverlay {
   /// One cell's rows.
-  struct Entry {
+  struct Entry: Equatable {
     /// Which cell.
     var cell: Int
     /// Its positions.
@@ -50,40 +50,34 @@ struct RowOverlay {
     return low < entries.count && entries[low].cell == cell ? entries[low] : nil
   }
 
-  /// The rows of a cell at `positions`, from here where they are and else from its base.
-  func copy(
-    _ cell: Int, _ positions: Range<Int>, base: Tensor, into target: inout Tensor, at start: Int
-  ) {
-    guard let entry = entry(cell), entry.positions.overlaps(positions) else {
-      target.replaceRows(at: start, with: base.rows(positions))
-      return
-    }
-    let shared = entry.positions.clamped(to: positions)
-    if positions.lowerBound < shared.lowerBound {
-      target.replaceRows(at: start, with: base.rows(positions.lowerBound..<shared.lowerBound))
-    }
-    let offset = entry.start + shared.lowerBound - entry.positions.lowerBound
-    target.replaceRows(
-      at: start + shared.lowerBound - positions.lowerBound,
-      with: rows.rows(offset..<offset + shared.count))
-    if shared.upperBound < positions.upperBound {
-      target.replaceRows(
-        at: start + shared.upperBound - positions.lowerBound,
-        with: base.rows(shared.upperBound..<positions.upperBound))
-    }
+  /// Which rows `cell` has here.
+  func own(_ cell: Int) -> OwnRows {
+    entry(cell).map { OwnRows($0.positions, at: $0.start) } ?? .none
   }
 
   /// The rows of a layout, from here where they are and else from the bases.
   func gathered(
     _ layout: [Entry], base: (Int) throws(ModelError) -> Tensor
   ) throws(ModelError) -> RowOverlay {
-    let count = layout.last.map { $0.start + $0.positions.count } ?? 0
-    var target = Tensor(uninitialized: [count] + rows.shape.dropFirst())
-    for entry in layout {
-      copy(
-        entry.cell, entry.positions, base: try base(entry.cell), into: &target, at: entry.start)
+    if layout == entries { return self }
+    var parts: [Tensor] = []
+    for wanted in layout {
+      let positions = wanted.positions
+      guard let entry = entry(wanted.cell), entry.positions.overlaps(positions) else {
+        parts.append(try base(wanted.cell).rows(positions))
+        continue
+      }
+      let shared = entry.positions.clamped(to: positions)
+      if positions.lowerBound < shared.lowerBound {
+        parts.append(try base(wanted.cell).rows(positions.lowerBound..<shared.lowerBound))
+      }
+      let offset = entry.start + shared.lowerBound - entry.positions.lowerBound
+      parts.append(rows.rows(offset..<offset + shared.count))
+      if shared.upperBound < positions.upperBound {
+        parts.append(try base(wanted.cell).rows(shared.upperBound..<positions.upperBound))
+      }
     }
-    return RowOverlay(target, layout)
+    return RowOverlay(parts.isEmpty ? rows.rows(0..<0) : Tensor.concatenating(parts), layout)
   }
 
   /// The rows of an entry.

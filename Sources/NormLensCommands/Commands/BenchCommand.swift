@@ -44,6 +44,7 @@ struct BenchCommand: ParsableCommand {
   private var names: [String] {
     [
       "open_and_first_token", "forward_1x15", "forward_8x64", "forward_1x512", "cache_all_1x512",
+      "sweep_resid_pre_12x15", "sweep_block_every_3x12x15", "sweep_heads_by_pos_10800",
     ] + (tokenizer == nil ? [] : ["tokenize"])
   }
 
@@ -115,6 +116,19 @@ struct BenchCommand: ParsableCommand {
         name: name, seconds: seconds, bound: bound(1, 1, extraBytes: Int(weights)))
     }
     let model = try GPT2.load(path)
+    let sweeps: [String: [PatchSite]] = [
+      "sweep_resid_pre_12x15": [.residPre], "sweep_block_every_3x12x15": PatchSite.blocks,
+      "sweep_heads_by_pos_10800": PatchSite.headsByPos,
+    ]
+    if let sites = sweeps[name] {
+      let sweep = BenchmarkSweep(
+        model: model, sites: sites, length: 15, bytes: 4 << 30)
+      let seconds = try median(warmUp: sites.count < 5, repetitions: sites.count < 5 ? nil : 1) {
+        _ = try sweep.run()
+      }
+      return Measurement(
+        name: name, seconds: seconds, bound: sweep.boundFlops / limits.sgemmFlops)
+    }
     switch name {
     case "forward_1x15":
       let batch = [tokens(15, config)]

@@ -272,11 +272,7 @@ struct PromptsCommand: ParsableCommand {
       let logits = try model.run(batch: batch.map { $0[keyPath: tokens] }, logits: .last)
       for (pair, row) in zip(batch, logits) {
         let row = row.row(0)
-        let prediction = AnswerLogits.Prediction(row)
-        let value = try metric(
-          AnswerLogits(
-            vocabulary: row, logSum: Double(row[0]) - prediction.logProbability[0], pair,
-            clean: prediction))
+        let value = try metric(AnswerLogits(row, pair, clean: row))
         if !value.isFinite {
           throw AnalysisError.nonFinite(
             analysis: "prompts", what: "\(metric.name) of prompt \(values.count)")
