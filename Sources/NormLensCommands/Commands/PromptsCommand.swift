@@ -269,7 +269,7 @@ struct PromptsCommand: ParsableCommand {
       for (pair, row) in zip(batch, logits) {
         let row = row.row(0)
         values.append(
-          try metric(AnswerLogits(row, pair, clean: (row, AnswerLogits.logSum(row)))))
+          try metric(AnswerLogits(row, pair, clean: row)))
       }
       progress(values.count)
     }
