@@ -108,7 +108,8 @@ public func resumedAttention(
   var tasks: [Task] = []
   var row = 0
   for segment in segments {
-    for first in stride(from: segment.positions.lowerBound, to: segment.positions.upperBound, by: 64)
+    for first in stride(
+      from: segment.positions.lowerBound, to: segment.positions.upperBound, by: 64)
     {
       let end = Swift.min(segment.positions.upperBound, first + 64)
       tasks.append(Task(segment: segment, positions: first..<end, row: row))
