@@ -75,6 +75,7 @@ let package = Package(
 
     example("ablate-head"),
     example("frozen-scale"),
+    example("ioi"),
 
     .target(
       name: "TestSupport", dependencies: ["NormLens"], path: "Tests/TestSupport",

@@ -37,6 +37,10 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
   case resume(setting: String, expected: String, found: String)
   /// Prompts whose positions do not correspond.
   case alignment(analysis: String, problem: String)
+  /// A sender or receiver of paths that does not exist, with the nearest one that does.
+  case unknownNode(kind: String, name: String, suggestion: String?, expected: String)
+  /// Senders and receivers that cannot be patched as asked.
+  case paths(problem: String)
 
   /// One line: what, where, expected, found, what to do.
   public var description: String {
@@ -57,6 +61,11 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
         + "give the same options, or start anew without --resume"
     case .alignment(let analysis, let problem):
       "\(analysis): \(problem)"
+    case .unknownNode(let kind, let name, let suggestion, let expected):
+      "unknown \(kind) '\(name)'; "
+        + (suggestion.map { "did you mean '\($0)'?" } ?? "expected \(expected)")
+    case .paths(let problem):
+      "paths: \(problem)"
     case .nonFinite(let analysis, let what):
       "\(analysis): \(what) is not a finite number; the weights or the intervention overflow"
     }

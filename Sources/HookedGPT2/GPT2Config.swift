@@ -84,7 +84,7 @@ public struct GPT2Config: Sendable, Equatable {
   }
 
   /// The factor of the attention scores of block `layer`.
-  func attentionScale(layer: Int) -> Float {
+  public func attentionScale(layer: Int) -> Float {
     var scale = scaleAttnWeights ? 1 / Double(dHead).squareRoot() : 1
     if scaleAttnByInverseLayerIdx { scale /= Double(layer + 1) }
     return Float(scale)

@@ -17,7 +17,7 @@ public struct GPT2Weights: Sendable {
     public let bias: Tensor
 
     /// The rows of `x`, normalised, with gain and bias: `[rows, d_model]` → `[rows, d_model]`.
-    func callAsFunction(_ x: Tensor) -> Tensor {
+    public func callAsFunction(_ x: Tensor) -> Tensor {
       normalization(x, epsilon: epsilon, gain: gain, bias: bias)
     }
 

@@ -32,6 +32,7 @@ enum ExitStatus: Int32 {
         self = .usage
       default: self = .data
       }
+    case AnalysisError.unknownNode, AnalysisError.paths: self = .usage
     case is TokenizerError, is AnalysisError, is JSONError: self = .data
     default: return nil
     }

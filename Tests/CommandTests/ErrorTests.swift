@@ -291,7 +291,7 @@ import Testing
     (#"{"prompts": [{"clean": "x", "positions": [1]}]}"#, ["prompts[0].positions", "an array"]),
     (
       #"{"prompts": [{"clean": "Mary and", "positions": {"S1": {"pos": 1, "token": " John"}}}]}"#,
-      ["prompts[0].positions.S1", "expected ' John' at position 1", "' and' there"]
+      ["prompts[0].positions.S1", "expected ' John' at position 1", "'ary' there"]
     ),
     (
       #"{"prompts": [{"clean": "Mary and", "positions": {"S1": {"pos": 9, "token": " a"}}}]}"#,

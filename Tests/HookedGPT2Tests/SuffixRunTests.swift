@@ -52,8 +52,12 @@ import Testing
   @Test(arguments: Fixtures.checkpoints + ["mini", "mini-lnfree"])
   func everySiteEqualsWholeRuns(_ name: String) throws {
     let model = try load(name)
-    let (bases, runs) = try everySite(model)
-    try check(name, model, bases: bases, runs)
+    let (bases, groups) = try everySite(model)
+    try check(name, model, bases: bases, groups.flatMap(\.self))
+    // Alone, nothing else has changed the rows that an edit meets.
+    for (index, runs) in groups.enumerated() {
+      try check("\(name), group \(index) alone", model, bases: bases, runs)
+    }
   }
 
   /// Norms and patterns that stay the base run's, against whole runs that put them in place.
@@ -62,9 +66,9 @@ import Testing
     [[.layerNorm], [.pattern], [.layerNorm, .pattern]] as [Set<FrozenStep>])
   func frozenStepsEqualWholeRuns(_ name: String, frozen: Set<FrozenStep>) throws {
     let model = try load(name)
-    let (bases, runs) = try everySite(model)
+    let (bases, groups) = try everySite(model)
     let steps = frozen.map { "\($0)" }.sorted().joined(separator: " and ")
-    try check("\(name), \(steps) frozen", model, bases: bases, runs, freezing: frozen)
+    try check("\(name), \(steps) frozen", model, bases: bases, groups.flatMap(\.self), freezing: frozen)
   }
 
   private func load(_ name: String) throws -> GPT2 {
@@ -72,38 +76,38 @@ import Testing
   }
 
   /// Two prompts, and of each zeros, means, other values and a closure at every site, layer, some
-  /// heads and some positions.
-  private func everySite(_ model: GPT2) throws -> (bases: [[Int]], runs: [PatchedRun]) {
+  /// heads and some positions, in groups of one site and layer.
+  private func everySite(_ model: GPT2) throws -> (bases: [[Int]], groups: [[PatchedRun]]) {
     let config = model.config
     var random = SeededGenerator(seed: 17)
     let lengths = [min(9, config.nCtx), min(4, config.nCtx)]
     let bases = lengths.map { count in
       (0..<count).map { _ in Int(random.next() % UInt64(config.dVocab)) }
     }
-    var runs: [PatchedRun] = []
-    for (base, tokens) in bases.enumerated() {
-      for site in Self.sites {
-        for layer in 0..<config.nLayers {
+    var groups: [[PatchedRun]] = []
+    for site in Self.sites {
+      for layer in 0..<config.nLayers {
+        var runs: [PatchedRun] = []
+        for (base, tokens) in bases.enumerated() {
+          let whole = try model.runWithCache(
+            tokens, hooks: [HookFilter(site, layers: .layer(layer))]
+          ).cache.tensor(HookName(site, layer: layer)).shape
           let hasHead = site.isAttention || site.hasHeadAxis
           for head in hasHead ? [nil, config.nHeads - 1] : [nil] {
             for positions: PositionSelection in [.all, .at([tokens.count / 2]), .last] {
               let target = HookFilter(
                 site, layers: .layer(layer), head: head, positions: positions)
-              let whole = try model.runWithCache(
-                tokens, hooks: [HookFilter(site, layers: .layer(layer))]
-              ).cache.tensor(HookName(site, layer: layer)).shape
               runs.append(PatchedRun(base: base, [.zero(target)]))
               runs.append(PatchedRun(base: base, [.replace(target, with: value(whole, &random))]))
               if site != .attnScores { runs.append(PatchedRun(base: base, [.mean(target)])) }
-              runs.append(
-                PatchedRun(
-                  base: base, [.edit(target) { x in x = x * 1.5 }]))
+              runs.append(PatchedRun(base: base, [.edit(target) { x in x = x * 1.5 }]))
             }
           }
         }
+        groups.append(runs)
       }
     }
-    return (bases, runs)
+    return (bases, groups)
   }
 
   @Test(arguments: ["tiny-ln", "tiny-lnfree", "mini"])

@@ -45,6 +45,12 @@ public struct AnswerLogits: Sendable {
     self.clean = clean
   }
 
+  /// The whole logits of a run, shape `[d_vocab]`, and those of the clean run.
+  public init(_ logits: Tensor, _ pair: PromptPair, clean: Tensor) {
+    let sum = rowStatistics(logits.reshaped([1, logits.count]), target: nil)[0].logSumExp
+    self.init(vocabulary: logits, logSum: sum, pair, clean: Prediction(clean))
+  }
+
   /// The largest of some logits.
   public func highest(_ logits: [Double]) -> Double { logits.max() ?? -.infinity }
 

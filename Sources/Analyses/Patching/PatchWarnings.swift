@@ -11,15 +11,37 @@ struct PatchWarnings {
     _ margins: [Double]
   ) {
     let experiment = sweep.experiment
-    let count = sweep.pairs.count
+    self.init(
+      sweep.pairs, experiment.metric, clean, corrupted, margins,
+      compared: experiment.noise == nil, zero: experiment.replacement == .otherRun)
+    // Sweeps that changed nothing.
+    for (site, effects) in zip(experiment.sites, values)
+    where effects.allSatisfy({ $0 == 0 || $0.isNaN }) {
+      texts.append(
+        effects.allSatisfy(\.isNaN)
+          ? "no cell of \(site.name) was computed: no window of \(experiment.window) layers fits"
+          : "no cell of \(site.name) changed anything: the two runs agree there, or nothing that was "
+            + "patched reaches the answer")
+    }
+  }
+
+  /// Looks at the unpatched runs of prompt pairs.
+  ///
+  /// - Parameters:
+  ///   - margins: the clean runs' answer logits less their wrong ones, NaN where there is none.
+  ///   - compared: whether the corrupted prompts were run.
+  ///   - zero: whether identical prompts have no effects.
+  init(
+    _ pairs: [PromptPair], _ metric: Metric, _ clean: [Double], _ corrupted: [Double],
+    _ margins: [Double], compared: Bool = true, zero: Bool = true
+  ) {
+    let count = pairs.count
     // Pairs without a difference.
-    if experiment.noise == nil {
-      let same = sweep.pairs.indices.filter { sweep.pairs[$0].clean == sweep.pairs[$0].corrupted }
-      if !same.isEmpty {
-        texts.append(
-          "clean and corrupted prompt are identical in \(Self.list(same, of: count))"
-            + (experiment.replacement == .otherRun ? ": their effects are all 0" : ""))
-      }
+    let same = pairs.indices.filter { compared && pairs[$0].clean == pairs[$0].corrupted }
+    if !same.isEmpty {
+      texts.append(
+        "clean and corrupted prompt are identical in \(Self.list(same, of: count))"
+          + (zero ? ": their effects are all 0" : ""))
     }
     // A gap that is hardly one.
     let mean = { (values: [Double]) in values.reduce(0, +) / Double(values.count) }
@@ -31,7 +53,7 @@ struct PatchWarnings {
     let error = deviation / Double(count).squareRoot()
     if Swift.abs(gap) < 0.02 * size || (count > 1 && Swift.abs(gap) < 2 * error) || gap == 0 {
       texts.append(
-        "the mean \(experiment.metric.name) of clean and corrupted runs differs by "
+        "the mean \(metric.name) of clean and corrupted runs differs by "
           + "\(Self.short(gap)) only (\(Self.short(mean(clean))) and \(Self.short(mean(corrupted)))"
           + (count > 1 ? ", standard error \(Self.short(error))" : "")
           + "): normalized effects mean little")
@@ -41,15 +63,6 @@ struct PatchWarnings {
     if !wrong.isEmpty {
       texts.append(
         "the model gets \(Self.list(wrong, of: count)) wrong: the clean run prefers a wrong token")
-    }
-    // Sweeps that changed nothing.
-    for (site, effects) in zip(experiment.sites, values)
-    where effects.allSatisfy({ $0 == 0 || $0.isNaN }) {
-      texts.append(
-        effects.allSatisfy(\.isNaN)
-          ? "no cell of \(site.name) was computed: no window of \(experiment.window) layers fits"
-          : "no cell of \(site.name) changed anything: the two runs agree there, or nothing that was "
-            + "patched reaches the answer")
     }
   }
 

@@ -1,3 +1,4 @@
+import HookedGPT2
 public import OrderedCollections
 
 /// A clean and a corrupted prompt of one length, and the question that tells them apart.
@@ -32,4 +33,21 @@ public struct PromptPair: Sendable, Equatable {
 
   /// How many tokens either prompt has.
   public var length: Int { clean.count }
+
+  /// Fails where the prompts are not of one length or the answers not of the vocabulary.
+  ///
+  /// - Throws: `AnalysisError.pair`, `ModelError.tokenOutOfRange`.
+  func check(prompt: Int, _ config: GPT2Config, isNoised: Bool = false) throws {
+    if !isNoised && clean.count != corrupted.count {
+      throw AnalysisError.pair(
+        prompt: prompt,
+        problem: "the clean prompt has \(clean.count) tokens, the corrupted one "
+          + "\(corrupted.count); expected the same number: change the texts so that they tokenize "
+          + "alike")
+    }
+    for token in answer + wrong where token < 0 || token >= config.dVocab {
+      throw ModelError.tokenOutOfRange(
+        prompt: prompt, position: -1, token: token, limit: config.dVocab)
+    }
+  }
 }

@@ -93,17 +93,7 @@ struct Sweep {
         reason: "a window has 1 to \(config.nLayers) layers in this model")
     }
     for (prompt, pair) in pairs.enumerated() {
-      if experiment.noise == nil && pair.clean.count != pair.corrupted.count {
-        throw AnalysisError.pair(
-          prompt: prompt,
-          problem: "the clean prompt has \(pair.clean.count) tokens, the corrupted one "
-            + "\(pair.corrupted.count); expected the same number: change the texts so that they "
-            + "tokenize alike")
-      }
-      for token in pair.answer + pair.wrong where token < 0 || token >= config.dVocab {
-        throw ModelError.tokenOutOfRange(
-          prompt: prompt, position: -1, token: token, limit: config.dVocab)
-      }
+      try pair.check(prompt: prompt, config, isNoised: experiment.noise != nil)
       try experiment.metric.check(pair, prompt: prompt)
     }
   }
