@@ -63,9 +63,9 @@ import Testing
     var files: Set<String> = []
     for line in lines where line.hasPrefix("    normlens prompts ") {
       let directory = try TemporaryDirectory()
-      var words = line.split(separator: " ").dropFirst().map(String.init)
-      let path = try #require(words.popLast())
-      try Command.succeed(words + ["made.json", "--quiet"], in: directory)
+      let words = line.split(separator: " ").dropFirst().map(String.init)
+      let path = try #require(words.last)
+      try Command.succeed(words.dropLast() + ["made.json", "--quiet"], in: directory)
       let name = URL(fileURLWithPath: path).lastPathComponent
       files.insert(name)
       #expect(
