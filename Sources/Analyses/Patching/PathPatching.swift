@@ -207,7 +207,11 @@ public struct PathPatching: Sendable {
     _ model: GPT2, _ pairs: [PromptPair], _ effects: [Float],
     _ metrics: [(clean: Double, corrupted: Double, margin: Double)]
   ) -> ResultSet {
-    let coordinates = PairCoordinates(pairs, model: model)
+    let longest = pairs.map(\.length).max() ?? 0
+    let coordinates = PairCoordinates(
+      pairs, model: model,
+      positions: pairs.map { pair in (0..<longest).map { $0 < pair.length ? $0 : nil } },
+      along: .indices(longest))
     let statistics = EffectStatistics(
       effects, gaps: metrics.map { $0.clean - $0.corrupted },
       weights: EffectStatistics.samples(pairs.count, seed: seed))
