@@ -117,7 +117,8 @@ enum PatchTable {
     case "head": return "H\(coordinate)"
     case "neuron": return "N\(coordinate)"
     default:
-      let token = token(at: index, group)
+      let found = token(at: index, group)
+      let token = found == coordinate ? "" : found
       if short { return token.isEmpty ? coordinate : token }
       let name = dimension == "pos" ? "pos" : String(dimension.prefix { $0 != "_" })
       return "\(name) \(coordinate)" + (token.isEmpty ? "" : " |\(token)|")

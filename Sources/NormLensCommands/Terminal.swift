@@ -90,6 +90,13 @@ struct Progress {
   }
 }
 
+/// A time as a person would say it: seconds, minutes or hours.
+func duration(_ seconds: Double) -> String {
+  seconds < 120
+    ? "\(fixed(seconds, 0)) s"
+    : seconds < 7200 ? "\(fixed(seconds / 60, 0)) min" : "\(fixed(seconds / 3600, 1)) h"
+}
+
 /// SIGINT, SIGTERM and SIGHUP, as when a terminal is closed: the process ends at once and leaves no
 /// temporary file.
 enum Interruption {

@@ -2,22 +2,32 @@ import HookedGPT2
 import OrderedCollections
 import Results
 
-/// The axes and coordinates that every result of prompt pairs shares: `token` (clean),
+/// The axes and coordinates that results of prompt pairs share: texts, `token` (clean),
 /// `corrupted_token`, their ids, the names of positions, answers.
 struct PairCoordinates {
   let dimensions: [Dimension]
   let variables: [ResultVariable]
 
-  /// Coordinates of all positions.
+  /// The prompts as a whole: their texts (token ids without a tokenizer) and answers.
   init(_ pairs: [PromptPair], model: GPT2) {
-    let longest = pairs.map(\.length).max() ?? 0
-    self.init(
-      pairs, model: model,
-      positions: pairs.map { pair in (0..<longest).map { $0 < pair.length ? $0 : nil } },
-      along: .indices(longest))
+    let tokenizer = try? model.tokenizer
+    func text(_ tokens: [Int]) -> String {
+      guard let tokenizer else { return tokens.map(String.init).joined(separator: ",") }
+      return tokens.map { (try? tokenizer.piece($0)) ?? "" }.joined()
+    }
+    dimensions = [Dimension("prompt", count: pairs.count)]
+    variables =
+      [
+        ResultVariable(
+          "clean_prompt", ["prompt"], .strings(pairs.map { text($0.clean) }),
+          longName: "the clean prompt", units: "1", isCoordinate: true),
+        ResultVariable(
+          "corrupted_prompt", ["prompt"], .strings(pairs.map { text($0.corrupted) }),
+          longName: "the corrupted prompt", units: "1", isCoordinate: true),
+      ] + Self.answers(pairs, tokenizer)
   }
 
-  /// Coordinates of some positions.
+  /// The prompts at some positions.
   ///
   /// - Parameters:
   ///   - positions: the position of each slot in each prompt.
@@ -67,21 +77,30 @@ struct PairCoordinates {
       variables.append(
         coordinate("label", ["prompt", "pos"], .strings(names), "name of the position"))
     }
+    self.variables = variables + Self.answers(pairs, tokenizer)
+  }
+
+  private static func answers(_ pairs: [PromptPair], _ tokenizer: Tokenizer?) -> [ResultVariable] {
+    var variables: [ResultVariable] = []
+    func coordinate(_ name: String, _ values: [String], _ longName: String) {
+      variables.append(
+        ResultVariable(
+          name, ["prompt"], .strings(values), longName: longName, units: "1", isCoordinate: true))
+    }
     for (name, tokens) in [("answer", \PromptPair.answer), ("wrong", \.wrong)]
     where pairs.contains(where: { !$0[keyPath: tokens].isEmpty }) {
-      if tokenizer != nil {
-        variables.append(
-          coordinate(
-            name, ["prompt"],
-            .strings(pairs.map { $0[keyPath: tokens].map(text).joined(separator: "|") }),
-            "the \(name) token, several between bars"))
-      }
-      variables.append(
+      if let tokenizer {
         coordinate(
-          "\(name)_id", ["prompt"],
-          .strings(pairs.map { $0[keyPath: tokens].map(String.init).joined(separator: "|") }),
-          "the \(name) token's id, several between bars"))
+          name,
+          pairs.map { pair in
+            pair[keyPath: tokens].map { (try? tokenizer.piece($0)) ?? "" }.joined(separator: "|")
+          }, "the \(name) token, several between bars")
+      }
+      coordinate(
+        "\(name)_id",
+        pairs.map { $0[keyPath: tokens].map(String.init).joined(separator: "|") },
+        "the \(name) token's id, several between bars")
     }
-    self.variables = variables
+    return variables
   }
 }

@@ -26,6 +26,7 @@ struct DemoCommand: ParsableCommand {
     let models = try BundledModels.names.map { try GPT2.load($0) }
     var written = try attribution(models)
     written += try lens(models)
+    written += try patching(models)
     section("The files")
     Terminal.print(written.joined(separator: "\n"))
     Terminal.print(
@@ -161,6 +162,57 @@ struct DemoCommand: ParsableCommand {
       table.add([streams[index]] + columns.map { $0[index].0 } + columns.map { $0[index].1 })
     }
     Terminal.print("\"\(text)\" → \" Paris\", read at the last position\n\n\(table.text)")
+    return files
+  }
+
+  // MARK: activation patching
+
+  /// Puts the clean name back, activation by activation.
+  private func patching(_ models: [GPT2]) throws -> [String] {
+    section("3. Activation patching: where is the name that decides?")
+    var files: [String] = []
+    var columns: [[String]] = []
+    var strongest: [String] = []
+    var (count, layers, example) = (0, 0, PromptText(clean: ""))
+    for model in models {
+      let set = try PromptSet.ioi(model: model, count: 32, seed: 1, templates: [9, 10, 11, 12])
+      let pairs = try set.pairs(model)
+      (count, example) = (pairs.count, set.prompts[0])
+      var patching = ActivationPatching(of: [.residPre, .headZ])
+      patching.positions = .at([.label("S2"), .label("END")])
+      var result = try patching.run(model, pairs)
+      result.provenance = result.provenance.merging(runProvenance(prependBOS: true, seed: 0))
+      let path = "\(output)/patch-\(model.identity.name).h5"
+      try ResultFile.write(result, to: path)
+      files.append("\(path)  activation patching of \(count) prompt pairs")
+
+      func values(_ site: String) -> [Double] {
+        result[group: "patch/activation", variable: "\(site)_normalized"]?.values.doubles ?? []
+      }
+      columns.append(values("resid_pre").map { fixed(Swift.abs($0) < 0.005 ? 0 : $0, 2) })
+      strongest.append(
+        "  \(model.identity.name): \(strongestHeads(values("head_z"), model.config, 1))")
+      layers = max(layers, model.config.nLayers)
+    }
+    var table = TextTable(
+      [("stream before", .left)]
+        + models.flatMap { model in
+          ["S2", "END"].map { ("\(model.identity.name): \($0)", TextTable.Alignment.right) }
+        })
+    for layer in 0..<layers {
+      table.add(["layer \(layer)"] + columns.flatMap { $0[2 * layer..<2 * layer + 2] })
+    }
+    Terminal.print(
+      """
+      \(count) pairs such as "\(example.clean)"
+      and "\(example.corrupted ?? "")": the second name (S2) decides.
+      The corrupted run, with one vector of the clean run's stream put back: 1 restores the clean answer.
+
+      \(table.text)
+
+      strongest heads when their output is put back:
+      \(strongest.joined(separator: "\n"))
+      """)
     return files
   }
 

@@ -161,10 +161,4 @@ struct PatchCommand: ParsableCommand {
         + (partial.path.map { "; finished batches go to \($0), --resume goes on from there" } ?? "")
     )
   }
-
-  private func duration(_ seconds: Double) -> String {
-    seconds < 120
-      ? "\(fixed(seconds, 0)) s"
-      : seconds < 7200 ? "\(fixed(seconds / 60, 0)) min" : "\(fixed(seconds / 3600, 1)) h"
-  }
 }

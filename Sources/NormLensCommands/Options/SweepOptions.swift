@@ -73,7 +73,10 @@ struct SweepOptions: ParsableArguments {
   }
 
   /// The metric.
-  func chosenMetric() throws -> Metric {
+  func chosenMetric() throws -> Metric { try Self.metric(named: metric) }
+
+  /// The metric of this name.
+  static func metric(named metric: String) throws -> Metric {
     if let found = Metric.all.first(where: { $0.name == metric }) { return found }
     let names = Metric.all.map(\.name)
     let near = nearestText(to: metric, among: names).map { "; did you mean '\($0)'?" } ?? ""
