@@ -99,7 +99,7 @@ import Testing
     .init(["ioi", "mini", "-n", "4", "--structure", "rc"], 64, "belongs to agreement"),
     .init(["agreement", "mini", "-n", "4", "--structure", "simple,"], 64, "an empty one"),
     .init(
-      ["agreement", "mini", "-n", "4", "--structure", "nouns"], 64, "did you mean 'nounpp'?"),
+      ["agreement", "mini", "-n", "4", "--structure", "nounp"], 64, "did you mean 'nounpp'?"),
     .init(["induction", "mini", "-n", "4", "--length", "2"], 64, "--length 2", usage: true),
     .init(["induction", "mini", "-n", "4", "--length", "65"], 65, "130 tokens", "n_ctx = 128"),
     .init(["induction", "mini", "-n", "4", "--words", "ring,zebra"], 65, "' zebra'"),
@@ -107,7 +107,7 @@ import Testing
     .init(["greater-than", "mini", "-n", "4"], 65, "greater-than", "'mini'", "'01'"),
     .init(["docstring", "mini", "-n", "4"], 65, "argument names", "' data'"),
     .init(["ioi", "none", "-n", "4"], 66, "'none'"),
-    .init(["ioi", "mini", "-n", "4", "-o", "no/p.json"], 73, "no directory 'no'"),
+    .init(["ioi", "mini", "-n", "4", "-o", "no/p.json"], 73, "no/p.json", "no directory"),
   ]
 
   @Test(arguments: mistakes)
@@ -160,8 +160,8 @@ import Testing
       (["--prompts", "no.json"], 66, ["no.json"]),
       (["--clean", a, "--corrupted", a + " to"], 65, ["'corrupted'", "' to'", "as many"]),
       (
-        ["--clean", a, "--corrupted", b, "--answer", "John"], 65,
-        ["prompts[0].answer", "\" John\" is one token"]
+        ["--clean", a, "--corrupted", b, "--answer", "Mary"], 65,
+        ["prompts[0].answer", "\" Mary\" is one token"]
       ),
       (["--clean", "--corrupted", b], 64, ["'--corrupted' stands"]),
     ] as [([String], Int32, [String])] {

@@ -315,7 +315,9 @@ import Testing
       }
     }
     let all = try PromptSet.agreement(model: model, count: 40)
-    #expect(Set(all.prompts.map { $0.clean.split(separator: " ").count }).count > 3)
+    // 10 of each: of two words, twice of five, of six.
+    let words = all.prompts.map { $0.clean.split(separator: " ").count }
+    #expect(words.sorted() == [2, 5, 5, 6].flatMap { Array(repeating: $0, count: 10) })
   }
 
   @Test(.enabled(if: gpt2Tokenizer != nil, why), arguments: PromptSet.DocstringCorruption.allCases)
@@ -395,7 +397,7 @@ import Testing
       (PromptText(clean: clean), ["prompts[0].corrupted", "missing"]),
       (
         PromptText(clean: clean, corrupted: "When Mary and Xavier went"),
-        ["5 tokens", "'corrupted' 8", "position 3", "' John'", "' X'"]
+        ["5 tokens", "'corrupted' 9", "position 3", "' John'", "' ' 'X' 'av' 'i' 'er'"]
       ),
       (PromptText(clean: clean, corrupted: clean + " to"), ["at position 5", "nothing", "' to'"]),
       (

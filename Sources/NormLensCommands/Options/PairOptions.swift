@@ -118,17 +118,16 @@ struct PairOptions: ParsableArguments {
       ("--wrong", wrong.count, sources[0] != "--prompts", false),
     ]
     let pairs = max(clean.count, cleanTokens.count)
-    for (option, count, belongs, isNeeded) in counts {
-      if !belongs && count > 0 {
-        throw CommandError(
-          prompts != nil
-            ? "\(option): a prompts file has its own; leave one of the two out"
-            : "\(option) does not go with \(sources[0])")
-      }
-      if belongs && count != pairs && (isNeeded || count > 0) {
-        throw CommandError(
-          "\(count) \(option) for \(pairs) \(sources[0]): expected one for each, in the same order")
-      }
+    for (option, count, belongs, _) in counts where !belongs && count > 0 {
+      throw CommandError(
+        prompts != nil
+          ? "\(option): a prompts file has its own; leave one of the two out"
+          : "\(option) does not go with \(sources[0])")
+    }
+    for (option, count, belongs, isNeeded) in counts
+    where belongs && count != pairs && (isNeeded || count > 0) {
+      throw CommandError(
+        "\(count) \(option) for \(pairs) \(sources[0]): expected one for each, in the same order")
     }
   }
 
