@@ -6,7 +6,7 @@
 import Synchronization
 
 /// Memory for tensors: 64-byte aligned, large blocks on huge pages, and large freed blocks kept for
-/// the next tensor of the same size.
+/// the next tensor of about the same size.
 ///
 /// A forward pass asks for the same dozen sizes over and over; fresh pages from the system would
 /// cost about as much as the arithmetic on them.
@@ -30,16 +30,25 @@ enum BufferPool {
     return (bytes + step - 1) / step * step
   }
 
-  static func take(_ scalars: Int) -> UnsafeMutablePointer<Float> {
+  /// Memory for so many scalars, and the block's size, which `give` must be told.
+  static func take(_ scalars: Int) -> (UnsafeMutablePointer<Float>, bytes: Int) {
     let bytes = byteCount(scalars)
     if bytes >= smallest {
-      let found: UInt? = kept.withLock { kept in
-        guard let block = kept.free[bytes]?.popLast() else { return nil }
-        kept.bytes -= bytes
-        return UInt(bitPattern: block)
+      let found: (block: UInt, bytes: Int)? = kept.withLock { kept in
+        // A block of up to twice the size serves as well: in a sweep tensors grow from layer to
+        // layer, and none would fit exactly.
+        var size = bytes
+        while size <= 2 * bytes {
+          if let block = kept.free[size]?.popLast() {
+            kept.bytes -= size
+            return (UInt(bitPattern: block), size)
+          }
+          size = byteCount(size / MemoryLayout<Float>.stride + 1)
+        }
+        return nil
       }
-      if let found, let block = UnsafeMutableRawPointer(bitPattern: found) {
-        return block.assumingMemoryBound(to: Float.self)
+      if let found, let block = UnsafeMutableRawPointer(bitPattern: found.block) {
+        return (block.assumingMemoryBound(to: Float.self), found.bytes)
       }
     }
     var raw: UnsafeMutableRawPointer?
@@ -53,11 +62,10 @@ enum BufferPool {
     #if canImport(Glibc)
       if huge { madvise(raw, bytes, MADV_HUGEPAGE) }
     #endif
-    return raw.assumingMemoryBound(to: Float.self)
+    return (raw.assumingMemoryBound(to: Float.self), bytes)
   }
 
-  static func give(_ base: UnsafeMutablePointer<Float>, _ scalars: Int) {
-    let bytes = byteCount(scalars)
+  static func give(_ base: UnsafeMutablePointer<Float>, _ bytes: Int) {
     let block = UInt(bitPattern: base)
     let keep =
       bytes >= smallest

@@ -134,10 +134,12 @@ public struct Tensor: Sendable {
 final class TensorStorage: @unchecked Sendable {
   let base: UnsafeMutablePointer<Float>
   let capacity: Int
+  /// The bytes of the pool's block; 0 where the memory is another's.
+  private let blockBytes: Int
   let owner: (any AnyObject & Sendable)?
 
   init(capacity: Int) {
-    self.base = BufferPool.take(capacity)
+    (base, blockBytes) = BufferPool.take(capacity)
     self.capacity = capacity
     self.owner = nil
   }
@@ -145,10 +147,11 @@ final class TensorStorage: @unchecked Sendable {
   init(borrowing base: UnsafePointer<Float>, capacity: Int, owner: any AnyObject & Sendable) {
     self.base = UnsafeMutablePointer(mutating: base)
     self.capacity = capacity
+    blockBytes = 0
     self.owner = owner
   }
 
   deinit {
-    if owner == nil { BufferPool.give(base, capacity) }
+    if owner == nil { BufferPool.give(base, blockBytes) }
   }
 }

@@ -141,8 +141,9 @@ struct PatchCommand: ParsableCommand {
 
   private func referencePrompts(_ model: GPT2, _ pairs: [PromptPair]) throws -> [[Int]] {
     guard let reference else { return pairs.map(\.clean) }
-    return try PromptSet.read(reference).cleanPrompts(model, prependBOS: self.pairs.prependBOS)
-      .map(\.tokens)
+    return try PromptSet.read(reference).prompts.map {
+      try model.tokens($0.clean, prependBOS: self.pairs.prependBOS)
+    }
   }
 
   /// Says before a long run what it will take.
