@@ -68,7 +68,8 @@ import Testing
     let model = try load(name)
     let (bases, groups) = try everySite(model)
     let steps = frozen.map { "\($0)" }.sorted().joined(separator: " and ")
-    try check("\(name), \(steps) frozen", model, bases: bases, groups.flatMap(\.self), freezing: frozen)
+    try check(
+      "\(name), \(steps) frozen", model, bases: bases, groups.flatMap(\.self), freezing: frozen)
   }
 
   private func load(_ name: String) throws -> GPT2 {

@@ -76,9 +76,12 @@ public final class Golden: Sendable {
     GoldenArray(try file.doubles(path), shape: try file.info(path).shape)
   }
 
+  /// The whole numbers at `path`.
+  public func integers(_ path: String) throws -> [Int] { try file.integers(path) }
+
   /// The token ids of a prompt.
   public func tokens(_ prompt: String) throws -> [Int] {
-    try file.integers("prompts/\(prompt)/tokens")
+    try integers("prompts/\(prompt)/tokens")
   }
 
   /// The whole numbers at `path`.

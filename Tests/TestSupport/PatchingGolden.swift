@@ -56,7 +56,7 @@ public struct PatchingGolden {
   public func pairs(_ set: String, answers: String = "all") throws -> [PromptPair] {
     try golden.names(in: "sets/\(set)").map { index in
       func tokens(_ name: String) throws -> [Int] {
-        try golden.array("sets/\(set)/\(index)/\(name)").values.map { Int($0) }
+        try golden.integers("sets/\(set)/\(index)/\(name)")
       }
       let count = answers == "first" ? 1 : Int.max
       return PromptPair(
@@ -69,7 +69,7 @@ public struct PatchingGolden {
   /// The reference prompts `seven` or `ragged`.
   public func references(_ name: String) throws -> [[Int]] {
     try golden.names(in: "references/\(name)").map {
-      try golden.array("references/\(name)/\($0)").values.map { Int($0) }
+      try golden.integers("references/\(name)/\($0)")
     }
   }
 }

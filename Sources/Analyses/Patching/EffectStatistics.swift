@@ -8,7 +8,8 @@ import Tensors
 ///     normalized = Σ e_i / Σ g_i                      the ratio of means
 ///     stderr     = sd(e) / √n / |mean g|              the gap held fixed
 ///     ci         = the 2.5th and 97.5th percentile of Σ e_j / Σ g_j over 1,000 samples of n prompts
-///                  drawn with replacement (percentile bootstrap)
+///                  drawn with replacement (percentile bootstrap); samples whose gaps add up to 0
+///                  have no ratio and are left out
 ///
 /// A cell that some prompt lacks has none of them.
 struct EffectStatistics {
@@ -50,6 +51,9 @@ struct EffectStatistics {
     }
     low = Array(repeating: .nan, count: cells)
     high = low
+    // A NaN among the ratios would also spoil their order.
+    let usable = sampleGaps.indices.filter { sampleGaps[$0] != 0 }
+    if usable.isEmpty { return }
     // So many cells at once that the samples of each fit into some megabytes.
     for start in stride(from: 0, to: cells, by: 4096) {
       let range = start..<min(cells, start + 4096)
@@ -60,7 +64,7 @@ struct EffectStatistics {
       let sampled = matmul(
         weights, MatrixView(Tensor(block, shape: [count, range.count])))
       for cell in range where !sums[cell].isNaN {
-        let ratios = (0..<Self.samples).map { sample in
+        let ratios = usable.map { sample in
           Double(sampled[sample, cell - start]) / sampleGaps[sample]
         }.sorted()
         low[cell] = Float(Self.percentile(ratios, 0.025))

@@ -27,9 +27,17 @@ struct PairRuns {
     _ model: GPT2, _ pairs: [PromptPair], metric: Metric, first: Int = 0,
     noise: [Intervention]? = nil
   ) throws -> [PairRuns] {
-    let clean = try BaseRun.batch(model, pairs.map(\.clean))
-    var corrupted = try BaseRun.batch(
-      model, pairs.map { noise == nil ? $0.corrupted : $0.clean }, interventions: noise ?? [])
+    let clean: [BaseRun]
+    var corrupted: [BaseRun]
+    if let noise {
+      clean = try BaseRun.batch(model, pairs.map(\.clean))
+      corrupted = try BaseRun.batch(model, pairs.map(\.clean), interventions: noise)
+    } else {
+      // All at once: the weights are read from memory once.
+      let both = try BaseRun.batch(model, pairs.map(\.clean) + pairs.map(\.corrupted))
+      clean = Array(both[..<pairs.count])
+      corrupted = Array(both[pairs.count...])
+    }
     return try pairs.indices.map { index in
       try corrupted[index].sharePrefix(of: clean[index])
       let runs = try PairRuns(pairs[index], clean[index], corrupted[index], metric)

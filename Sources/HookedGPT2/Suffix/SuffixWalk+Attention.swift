@@ -1,6 +1,7 @@
 import Tensors
 
 extension SuffixWalk {
+  /// `softmax(scale·q·kᵀ)·v·W_O + b_O` of the rows that differ.
   func attention(
     _ layer: Int, _ block: GPT2Weights.Block, isLast: Bool
   ) throws -> RowOverlay {

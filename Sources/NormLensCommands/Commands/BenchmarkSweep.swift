@@ -1,66 +1,86 @@
 import NormLens
 
-/// A patching sweep as `bench` times it: every cell of some sites on one pair of prompts, from the
-/// two base runs to the logits of two answer tokens.
+/// A patching sweep as `bench` times it: every cell of some sites on one pair of random prompts,
+/// from tokens to effects, in the batches that `patch` would cut.
 struct BenchmarkSweep {
   let model: GPT2
   let sites: [PatchSite]
-  /// How many tokens the prompts have.
+  /// How many tokens either prompt has.
   let length: Int
-  /// The memory of one walk, in bytes.
+  /// The memory that the sweep may use, in bytes.
   let bytes: Int
 
-  /// The FLOPs that resuming each cell at its layer and position leaves:
-  /// Σ (n_layers − ℓ)·(pos − p) × those of one block for one token.
-  var boundFlops: Double {
-    let config = model.config
-    let (d, m) = (Double(config.dModel), Double(config.dMLP))
-    var blockTokens = 0.0
-    for site in sites {
-      let shape = site.shape(config, length: length)
-      let others = zip(site.axes, shape).filter { ![.layer, .pos, .queryPos].contains($0.0) }
-      let cells = others.reduce(1) { $0 * $1.1 }
-      let layers = config.nLayers * (config.nLayers + 1) / 2
-      blockTokens += Double(cells * layers * length * (length + 1) / 2)
+  /// The sweeps by their names in the output.
+  static let named: [(name: String, sites: [PatchSite])] = [
+    ("sweep_resid_pre_12x15", [.residPre]), ("sweep_block_every_3x12x15", PatchSite.blocks),
+    ("sweep_heads_by_pos_10800", PatchSite.headsByPos),
+  ]
+
+  /// What remains if each cell is resumed at its layer and position:
+  /// Σ (n_layers − ℓ)·(pos − p) × a block's FLOPs for one token.
+  var flops: Double {
+    let layers = model.config.nLayers
+    let blockTokens = sites.reduce(0) { sum, site in
+      // Along any other axis than these all cells cost the same.
+      let others = zip(site.axes, site.shape(model.config, length: length))
+        .filter { ![.layer, .pos, .queryPos].contains($0.0) }
+      return sum
+        + others.reduce(layers * (layers + 1) / 2 * length * (length + 1) / 2) {
+          $0 * $1.1
+        }
     }
-    return blockTokens * 2 * (4 * d * d + 2 * d * m)
+    return Double(blockTokens) * SuffixRuns.flopsPerBlockToken(model.config)
   }
 
-  /// Runs the sweep once and returns how many cells it has.
-  func run() throws -> Int {
-    let config = model.config
-    let clean = (0..<length).map { ($0 * 7919 + 11) % config.dVocab }
-    // Another second token: cells at the first position are the only ones that change nothing.
-    let corrupted = clean.enumerated().map { $0 == 0 ? ($1 + 1) % config.dVocab : $1 }
-    let base = try BaseRun(model, tokens: corrupted)
-    let donor = try BaseRun(model, tokens: clean)
-    var patterns: [Int: Tensor] = [:]
-    if sites.contains(where: { $0.site == .pattern }) {
-      let (_, cache) = try model.runWithCache(clean, hooks: [HookFilter(.pattern)])
-      for layer in 0..<config.nLayers {
-        patterns[layer] = try cache.tensor(.pattern, layer: layer)
+  /// Runs the sweep once. The prompts differ from their first token on, so that no position is left
+  /// out.
+  func run() throws {
+    let clean = (0..<length).map { ($0 * 7919 + 11) % model.config.dVocab }
+    var corrupted = clean
+    corrupted[0] = (clean[0] + 1) % model.config.dVocab
+    var patching = ActivationPatching(of: sites)
+    patching.bytes = bytes
+    _ = try patching.run(
+      model, [PromptPair(clean: clean, corrupted: corrupted, answer: 1, wrong: 2)])
+  }
+
+  /// Runs the sweep some times between two measurements of the matrix-product peak: a machine that
+  /// others use as well is as fast for one as for the other.
+  ///
+  /// - Returns: the median time, and the time that `flops` take at the higher peak.
+  func measure(repetitions: Int) throws -> (seconds: Double, bound: Double) {
+    let before = MachineLimits.sgemmPeak()
+    let clock = ContinuousClock()
+    let times = try (0..<repetitions).map { _ in try clock.measure { try run() } / .seconds(1) }
+    let peak = max(before, MachineLimits.sgemmPeak())
+    return (times.sorted()[repetitions / 2], flops / peak)
+  }
+}
+
+extension BenchmarkSweep {
+  /// One row of the table that shows whether a sweep's time follows its bound.
+  struct Scaling {
+    let layers: Int
+    let length: Int
+    let seconds: Double
+    let bound: Double
+  }
+
+  /// Sweeps of `resid_pre` over prompts of 15 to 120 tokens at the depth of `config`, and over 15
+  /// tokens at up to four times that depth; one run each.
+  static func scaling(_ config: GPT2Config, bytes: Int) throws -> [Scaling] {
+    var rows: [Scaling] = []
+    for (factor, lengths) in [(1, [15, 30, 60, 120]), (2, [15]), (4, [15])] {
+      var deep = config
+      deep.nLayers *= factor
+      let model = try Checkpoint.random(deep, name: "bench", seed: 0).model()
+      for length in lengths {
+        let sweep = BenchmarkSweep(model: model, sites: [.residPre], length: length, bytes: bytes)
+        if length == 15 { try sweep.run() }
+        let (seconds, bound) = try sweep.measure(repetitions: length == 15 && factor == 1 ? 5 : 1)
+        rows.append(Scaling(layers: deep.nLayers, length: length, seconds: seconds, bound: bound))
       }
     }
-    var runs: [PatchedRun] = []
-    for site in sites {
-      let shape = site.shape(config, length: length)
-      for cell in 0..<shape.reduce(1, *) {
-        var (indices, rest) = (shape, cell)
-        for axis in shape.indices.reversed() {
-          indices[axis] = rest % shape[axis]
-          rest /= shape[axis]
-        }
-        let value =
-          try site.site == .pattern
-          ? patterns[indices[0]] ?? Tensor(zeros: [0])
-          : donor.cache.tensor(site.site, layer: indices[0])
-        runs.append(PatchedRun(base: 0, [.replace(site.target(indices), with: value)]))
-      }
-    }
-    let engine = SuffixRuns(model, bases: [base])
-    for batch in try engine.batches(runs, bytes: bytes) {
-      _ = try engine.logits(batch.map { runs[$0] }, tokens: [[1, 2]])
-    }
-    return runs.count
+    return rows
   }
 }

@@ -41,9 +41,9 @@ struct PromptsCommand: ParsableCommand {
   var order: String?
   @Option(
     help: ArgumentHelp(
-      "ioi: \(Self.list(PromptSet.IOICorruption.self)). docstring: "
-        + "\(Self.list(PromptSet.DocstringCorruption.self)); random-random by default. induction "
-        + "(copies of A, A): \(Self.list(PromptSet.InductionCorruption.self)). Else the first.",
+      "ioi: \(Self.list(PromptSet.IOICorruption.self)) (the default is s2-io). docstring: "
+        + "\(Self.list(PromptSet.DocstringCorruption.self)) (random-random). induction, copies of "
+        + "A, A: \(Self.list(PromptSet.InductionCorruption.self)) (ab).",
       valueName: "kind"))
   var corruption: String?
   @Flag(help: "ioi: prompts in fours, both orders with either name as the subject.")
@@ -225,7 +225,11 @@ struct PromptsCommand: ParsableCommand {
   /// What the set is, its first prompts, and how many the model gets right.
   private func summary(_ set: PromptSet, _ model: GPT2, _ kind: Kind) throws -> String {
     let pairs = try set.pairs(model)
-    var parts = ["\(set.prompts.count) prompts: \(set.description ?? set.name)"]
+    let lengths = Set(pairs.map(\.length)).sorted()
+    let tokens = lengths.count == 1 ? "\(lengths[0])" : "\(lengths[0]) to \(lengths.last ?? 0)"
+    var parts = [
+      "\(pairs.count) prompts of \(tokens) tokens: \(set.description ?? set.name)"
+    ]
     for (index, prompt) in set.prompts.prefix(2).enumerated() {
       func tokens(_ list: [String]) -> String {
         list.prefix(3).map { "|\(shown($0))|" }.joined(separator: " ")
@@ -234,7 +238,7 @@ struct PromptsCommand: ParsableCommand {
       let labels = prompt.positions.map { "\($0.key) \($0.value.pos) |\(shown($0.value.token))|" }
       parts.append(
         """
-        prompt \(index), \(pairs[index].length) tokens
+        prompt \(index)
           clean      \(shown(prompt.clean))
           corrupted  \(shown(prompt.corrupted ?? ""))
           answer     \(tokens(prompt.answer)), wrong \(tokens(prompt.wrong))
@@ -268,8 +272,12 @@ struct PromptsCommand: ParsableCommand {
       let logits = try model.run(batch: batch.map { $0[keyPath: tokens] }, logits: .last)
       for (pair, row) in zip(batch, logits) {
         let row = row.row(0)
-        values.append(
-          try metric(AnswerLogits(row, pair, clean: row)))
+        let value = try metric(AnswerLogits(row, pair, clean: row))
+        if !value.isFinite {
+          throw AnalysisError.nonFinite(
+            analysis: "prompts", what: "\(metric.name) of prompt \(values.count)")
+        }
+        values.append(value)
       }
       progress(values.count)
     }
