@@ -84,9 +84,6 @@ public final class Golden: Sendable {
     try integers("prompts/\(prompt)/tokens")
   }
 
-  /// The whole numbers at `path`.
-  public func integers(_ path: String) throws -> [Int] { try file.integers(path) }
-
   /// The value of one hook.
   public func hook(_ name: String, prompt: String) throws -> GoldenArray {
     try array("hooks/\(prompt)/\(name)")
