@@ -29,11 +29,11 @@ import Testing
     let directory = try TemporaryDirectory()
     func fail(
       _ senders: String, _ receivers: String, _ more: [String] = [], status: Int32 = 64,
-      saying: String...
+      usage: Bool = false, saying: String...
     ) throws {
       try Command.fail(
         ["paths", "mini", "--senders", senders, "--receivers", receivers, "-o", "paths.h5"]
-          + Self.pair + more, status, saying: saying, in: directory)
+          + Self.pair + more, status, saying: saying, usage: usage, in: directory)
       #expect(try directory.contents() == [])
     }
     try fail("L2H2", "L3H0.w", saying: "unknown receiver 'L3H0.w'", "did you mean 'L3H0.")
@@ -41,13 +41,15 @@ import Testing
     try fail("L9H0", "final", saying: "'L9H0' matches nothing: the model has layers 0 to 3")
     try fail("L2H2", "L2.q,L1.k", saying: "none of the 1 senders writes before")
     try fail("L2H2", "final,3_mlp_in", ["--jointly"], saying: "'final' patched jointly")
-    try fail("L2H2", "final", ["--frozen", "--jointly"], saying: "--frozen and --jointly")
-    try fail("L2H2", "final", ["--through-mlps"], saying: "--through-mlps needs --jointly")
+    try fail(
+      "L2H2", "final", ["--frozen", "--jointly"], usage: true, saying: "--frozen and --jointly")
+    try fail(
+      "L2H2", "final", ["--through-mlps"], usage: true, saying: "--through-mlps needs --jointly")
     try fail("L2H2", "final", ["--metric", "logit-diference"], saying: "'logit-difference'")
     try Command.fail(
       [
-        "paths", "mini", "--senders", "L2H2", "--receivers", "final", "--clean", "Mary and",
-        "--corrupted", "John and", "--answer", " Mary",
+        "paths", "mini", "--senders", "L2H2", "--receivers", "final", "--clean", "When Mary and",
+        "--corrupted", "When John and", "--answer", " Mary",
       ], 65,
       saying: ["expected an answer token and a wrong one"], in: directory)
   }
