@@ -67,7 +67,7 @@ extension BenchmarkSweep {
   }
 
   /// Sweeps of `resid_pre` over prompts of 15 to 120 tokens at the depth of `config`, and over 15
-  /// tokens at up to four times that depth; one run each.
+  /// tokens at up to four times that depth; the median of three runs, of one where it is long.
   static func scaling(_ config: GPT2Config, bytes: Int) throws -> [Scaling] {
     var rows: [Scaling] = []
     for (factor, lengths) in [(1, [15, 30, 60, 120]), (2, [15]), (4, [15])] {
@@ -77,7 +77,7 @@ extension BenchmarkSweep {
       for length in lengths {
         let sweep = BenchmarkSweep(model: model, sites: [.residPre], length: length, bytes: bytes)
         if length == 15 { try sweep.run() }
-        let (seconds, bound) = try sweep.measure(repetitions: length == 15 && factor == 1 ? 5 : 1)
+        let (seconds, bound) = try sweep.measure(repetitions: length <= 30 ? 3 : 1)
         rows.append(Scaling(layers: deep.nLayers, length: length, seconds: seconds, bound: bound))
       }
     }
