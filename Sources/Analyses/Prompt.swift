@@ -53,12 +53,13 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
       "\(analysis): prompt \(prompt): the components miss the target by \(error), "
         + "expected at most \(limit); an intervention that is not one of the components breaks the sum"
     case .answers(let metric, let prompt, let expected, let found):
-      "metric \(metric): prompt \(prompt): expected \(expected), found \(found)"
+      "metric \(metric): prompt \(prompt): expected \(expected), found \(found); give them (--answer, "
+        + "--wrong), or take another metric"
     case .pair(let prompt, let problem):
       "prompt pair \(prompt): \(problem)"
     case .resume(let setting, let expected, let found):
       "the partial result is of another sweep: \(setting): expected \(expected), found \(found); "
-        + "give the same options, or start anew without --resume"
+        + "give the same options, or remove it and start anew without --resume"
     case .alignment(let analysis, let problem):
       "\(analysis): \(problem)"
     case .unknownNode(let kind, let name, let suggestion, let expected):

@@ -130,13 +130,14 @@ public struct ActivationPatching: Sendable {
       let cells = sweep.cells(of: group)
       let batches = sweep.batches(cells).map { $0.map { cells[$0] } }
       let isDone = batches.map { effects.hasAll($0) }
-      if effects.hasMetrics(of: group) && !isDone.contains(false) {
+      // The first group's runs are made in any case: they tell whether the metric is still the same.
+      if group.lowerBound > 0 && effects.hasMetrics(of: group) && !isDone.contains(false) {
         done += cells.count
         work += cells.reduce(0) { $0 + $1.cost.blockTokens }
         continue
       }
       let runs = try sweep.runs(of: group)
-      effects.set(runs, prompts: group)
+      try effects.set(runs, prompts: group)
       let engine = SuffixRuns(model, bases: runs.map { $0.base(direction) })
       for (batch, isDone) in zip(batches, isDone) {
         if !isDone {

@@ -40,7 +40,7 @@ struct ReferenceMeans {
       throw AnalysisError.alignment(
         analysis: "patch",
         problem: "'\(site.rawValue)' of different positions has no mean; take the mean for each "
-          + "position")
+          + "position (--replace position-mean)")
     }
     self.length = byPosition ? length : nil
     let names = sites.flatMap { site in layers.map { HookName(site, layer: $0) } }
