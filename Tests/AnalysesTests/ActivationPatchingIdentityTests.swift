@@ -347,7 +347,12 @@ import Testing
     }
     let partial = try #require(left)
     let whole = try sweep(1).run(model, same)
-    let resumed = try sweep(1).run(model, same, resuming: partial)
+    var known: [Double] = []
+    let resumed = try sweep(1).run(model, same, resuming: partial) {
+      known.append($0.resumed.fraction)
+      #expect($0.resumed.cells <= $0.cells.done && $0.resumed.fraction <= $0.fraction)
+    }
+    #expect(known.first == known.last && (0.01..<1).contains(known[0]))
     for site in ["resid_pre", "head_z"] {
       let (found, expected) = (
         try resumed.doubles("patch/activation", site), try whole.doubles("patch/activation", site)

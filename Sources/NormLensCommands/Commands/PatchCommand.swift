@@ -93,7 +93,9 @@ struct PatchCommand: ParsableCommand {
     let provenance = runProvenance(prependBOS: self.pairs.provenanceBOS(model), seed: seed)
     var progress = Progress("patch", total: estimate.cells, quiet: output.quiet)
     var result = try patching.run(model, pairs, resuming: begun) { state in
-      progress.update(state.cells.done, fraction: state.fraction)
+      progress.update(
+        state.cells.done, fraction: state.fraction,
+        resumed: (state.resumed.cells, state.resumed.fraction))
       if state.cells.done < state.cells.total {
         try partial.keep {
           var result = state.partial()
