@@ -85,12 +85,12 @@ struct PatchCommand: ParsableCommand {
     let model = try model.load()
     let pairs = try self.pairs.load(model, corruptedNeeded: noise == nil)
     let patching = try experiment(model, pairs)
-    // What finished tensors leave behind counts, too.
-    TensorMemory.keptBytesLimit = min(1 << 30, patching.bytes / 2)
     let estimate = try patching.estimate(model, pairs)
-    announce(estimate, prompts: pairs.count, partial)
+    announce(estimate, pairs.count, partial)
 
     let provenance = runProvenance(prependBOS: self.pairs.provenanceBOS(model), seed: seed)
+    // What finished tensors leave behind counts, too.
+    TensorMemory.keptBytesLimit = min(1 << 30, patching.bytes / 2)
     var progress = Progress("patch", total: estimate.cells, quiet: output.quiet)
     var result = try patching.run(model, pairs, resuming: begun) { state in
       progress.update(
@@ -152,7 +152,7 @@ struct PatchCommand: ParsableCommand {
 
   /// Says before a long run what it will take.
   private func announce(
-    _ estimate: ActivationPatching.Estimate, prompts: Int, _ partial: PartialResult
+    _ estimate: ActivationPatching.Estimate, _ prompts: Int, _ partial: PartialResult
   ) {
     guard !output.quiet, estimate.flops > 3e12 else { return }
     let seconds = estimate.flops / MachineLimits.sgemmPeak()
