@@ -58,7 +58,7 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
       "prompt pair \(prompt): \(problem)"
     case .resume(let setting, let expected, let found):
       "the partial result is of another sweep: \(setting): expected \(expected), found \(found); "
-        + "give the same options, or start anew without --resume"
+        + "give the same options, or remove it and start anew without --resume"
     case .alignment(let analysis, let problem):
       "\(analysis): \(problem)"
     case .unknownNode(let kind, let name, let suggestion, let expected):
