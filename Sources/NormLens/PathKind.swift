@@ -31,6 +31,11 @@ package enum PathKind {
       self = .missing
     }
   }
+
+  /// Whether `path` leads to a file that is no device, pipe or socket.
+  package static func isRegularFile(_ path: String) -> Bool {
+    (try? attributes(path))?[.type] as? FileAttributeType == .typeRegular
+  }
 }
 
 /// Which file a path leads to, links followed: two names of one file are equal.

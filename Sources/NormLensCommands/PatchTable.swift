@@ -119,9 +119,9 @@ enum PatchTable {
     default:
       let found = token(at: index, group)
       let token = found == coordinate ? "" : found
-      if short { return token.isEmpty ? coordinate : token }
+      if short { return token.isEmpty ? shown(coordinate) : token }
       let name = dimension == "pos" ? "pos" : String(dimension.prefix { $0 != "_" })
-      return "\(name) \(coordinate)" + (token.isEmpty ? "" : " |\(token)|")
+      return "\(name) \(shown(coordinate))" + (token.isEmpty ? "" : " |\(token)|")
     }
   }
 

@@ -46,6 +46,12 @@ struct OutputOptions: ParsableArguments {
     if PathKind(output) == .directory {
       throw CommandError("\(output): cannot be created: it is a directory", status: .cannotCreate)
     }
+    // Renaming over a device or a pipe would destroy it.
+    if PathKind(output) == .file && !PathKind.isRegularFile(output) {
+      throw CommandError(
+        "\(output): cannot be created: is not a regular file; choose another output",
+        status: .cannotCreate)
+    }
     if !FileManager.default.isWritableFile(atPath: directory) {
       throw CommandError(
         "\(output): cannot be created: no permission to write to '\(directory)'",

@@ -21,12 +21,13 @@ struct SweepOptions: ParsableArguments {
   var metric = Metric.logitDifference.name
 
   @Option(
+    parsing: .unconditional,  // else -1 would be taken for an option
     help: ArgumentHelp(
       "Only these layers: 0,3 or 2-5 or -1.", valueName: "list"))
   var layers: String?
 
   @Option(
-    parsing: .unconditional,  // else -1 would be taken for an option
+    parsing: .unconditional,
     help: ArgumentHelp(
       "Only these positions: numbers (BOS is 0, -1 the last) or names from the prompts file (S2,END).",
       valueName: "list"))
