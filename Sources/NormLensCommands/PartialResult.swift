@@ -40,7 +40,14 @@ struct PartialResult {
           : "\(path): nothing to resume: no such file; leave out --resume to start",
         status: .noInput)
     }
-    return try ResultFile.read(path)
+    let result = try ResultFile.read(path)
+    // Another version may round otherwise, and the result would be neither's.
+    let version = AttributeValue.string("normlens \(normLensVersion)")
+    if let found = result.provenance.facts["tool_version"], found != version {
+      throw CommandError(
+        "\(path): written by \(found), this is \(version); remove it and start anew", status: .data)
+    }
+    return result
   }
 
   /// Keeps what is known so far, unless that was done a moment ago.

@@ -133,7 +133,9 @@ extension [PairRuns] {
         found[index].logits, logSum: sums.isEmpty ? .nan : sums[index])
       guard value.isFinite else {
         throw AnalysisError.nonFinite(
-          analysis: "patch", what: "metric \(metric.name) of a patched run")
+          analysis: "patch",
+          what: "metric \(metric.name) of a run patched at "
+            + (runs[index].interventions.first?.target.description ?? "nothing"))
       }
       return value - pair.baseMetric(direction)
     }

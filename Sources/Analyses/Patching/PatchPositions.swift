@@ -96,6 +96,14 @@ struct PositionSlots {
           all[prompt] += position
         }
       case .index(let index):
+        if index >= 0, let other = pairs.first(where: { $0.length != pairs[0].length }) {
+          throw .alignment(
+            analysis: "patch",
+            problem:
+              "position \(index) of prompts of \(pairs[0].length) and \(other.length) tokens: "
+              + "positions counted from the beginning do not correspond; count from the end (-1) or "
+              + "give names")
+        }
         for (prompt, pair) in pairs.enumerated() {
           let position = index < 0 ? index + pair.length : index
           guard position >= 0 && position < pair.length else {

@@ -67,7 +67,7 @@ struct PatchWarnings {
   }
 
   private static func list(_ prompts: [Int], of count: Int) -> String {
-    if count == 1 { return "the prompt" }
+    if count == 1 { return "the only pair" }
     if prompts.count == count { return "all \(count) prompts" }
     return "\(prompts.count) of \(count) prompts ("
       + prompts.prefix(5).map(String.init).joined(separator: ", ")

@@ -45,16 +45,25 @@ struct ReferenceMeans {
     self.length = byPosition ? length : nil
     let names = sites.flatMap { site in layers.map { HookName(site, layer: $0) } }
     var sums: [HookName: (total: [Double], count: Int, shape: [Int])] = [:]
-    for prompt in prompts {
+    for (index, prompt) in prompts.enumerated() {
+      if !(1...model.config.nCtx).contains(prompt.count) {
+        throw AnalysisError.alignment(
+          analysis: "patch",
+          problem: "reference prompt \(index) has \(prompt.count) tokens; expected 1 to "
+            + "\(model.config.nCtx)")
+      }
       let (_, cache) = try model.runWithCache(
         batch: [prompt], hooks: names.map { HookFilter($0) }, logits: .none)
       for name in names {
         let value = try cache.tensor(name)
         let width = byPosition ? value.count : value.rowCount
         let shape = byPosition ? value.shape : Array(value.shape.dropFirst())
-        var sum = sums[name] ?? (Array(repeating: 0, count: width), 0, shape)
+        // Taken out, so that it is changed in place.
+        var sum = sums.removeValue(forKey: name) ?? (Array(repeating: 0, count: width), 0, shape)
         let scalars = value.span
-        for i in scalars.indices { sum.total[i % width] += Double(scalars[i]) }
+        for start in stride(from: 0, to: value.count, by: width) {
+          for i in 0..<width { sum.total[i] += Double(scalars[start + i]) }
+        }
         sum.count += value.count / width
         sums[name] = sum
       }
