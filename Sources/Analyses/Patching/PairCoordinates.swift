@@ -50,9 +50,7 @@ struct PairCoordinates {
       }
     }
     var variables: [ResultVariable] = []
-    let isPaired = pairs.allSatisfy { $0.corrupted.count == $0.length }
-    for (name, tokens) in [("token", \PromptPair.clean), ("corrupted_token", \.corrupted)]
-    where name == "token" || isPaired {
+    for (name, tokens) in [("token", \PromptPair.clean), ("corrupted_token", \.corrupted)] {
       let meaning = name == "token" ? "clean" : "corrupted"
       if tokenizer != nil {
         variables.append(

@@ -37,8 +37,8 @@ public struct PromptPair: Sendable, Equatable {
   /// Fails where the prompts are not of one length or the answers not of the vocabulary.
   ///
   /// - Throws: `AnalysisError.pair`, `ModelError.tokenOutOfRange`.
-  func check(prompt: Int, _ config: GPT2Config, isNoised: Bool = false) throws {
-    if !isNoised && clean.count != corrupted.count {
+  func check(prompt: Int, _ config: GPT2Config) throws {
+    if clean.count != corrupted.count {
       throw AnalysisError.pair(
         prompt: prompt,
         problem: "the clean prompt has \(clean.count) tokens, the corrupted one "

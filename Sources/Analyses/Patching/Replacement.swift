@@ -39,8 +39,8 @@ struct ReferenceMeans {
     if !byPosition, let site = sites.first(where: \.isAttention) {
       throw AnalysisError.alignment(
         analysis: "patch",
-        problem: "'\(site.rawValue)' of different positions has no mean; take the mean for each "
-          + "position")
+        problem: "'\(site.rawValue)' of different positions has no mean; take the mean at each "
+          + "position (--replace position-mean)")
     }
     self.length = byPosition ? length : nil
     let names = sites.flatMap { site in layers.map { HookName(site, layer: $0) } }

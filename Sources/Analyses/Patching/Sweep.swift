@@ -44,6 +44,15 @@ struct Sweep {
   init(_ experiment: ActivationPatching, _ model: GPT2, _ pairs: [PromptPair]) throws {
     self.experiment = experiment
     self.model = model
+    // Noise disturbs the clean tokens: another corrupted prompt is not run, and must not be named.
+    let pairs =
+      experiment.noise == nil
+      ? pairs
+      : pairs.map { pair in
+        var pair = pair
+        pair.corrupted = pair.clean
+        return pair
+      }
     self.pairs = pairs
     let config = model.config
     try Self.check(experiment, config, pairs)
@@ -93,7 +102,7 @@ struct Sweep {
         reason: "a window has 1 to \(config.nLayers) layers in this model")
     }
     for (prompt, pair) in pairs.enumerated() {
-      try pair.check(prompt: prompt, config, isNoised: experiment.noise != nil)
+      try pair.check(prompt: prompt, config)
       try experiment.metric.check(pair, prompt: prompt)
     }
   }
@@ -110,6 +119,12 @@ struct Sweep {
     if resolved.isEmpty || resolved.firstDuplicate != nil {
       throw ModelError.nothingMatches(
         filter: "layers \(chosen)", reason: "expected some layers, each once")
+    }
+    if !resolved.contains(where: { $0 + experiment.window <= config.nLayers }) {
+      throw ModelError.nothingMatches(
+        filter: "layers \(chosen)",
+        reason: "no window of \(experiment.window) layers that begins there ends by layer "
+          + "\(config.nLayers - 1)")
     }
     return resolved
   }
