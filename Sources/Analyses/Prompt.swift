@@ -53,7 +53,8 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
       "\(analysis): prompt \(prompt): the components miss the target by \(error), "
         + "expected at most \(limit); an intervention that is not one of the components breaks the sum"
     case .answers(let metric, let prompt, let expected, let found):
-      "metric \(metric): prompt \(prompt): expected \(expected), found \(found)"
+      "metric \(metric): prompt \(prompt): expected \(expected), found \(found); give them (--answer, "
+        + "--wrong), or take another metric"
     case .pair(let prompt, let problem):
       "prompt pair \(prompt): \(problem)"
     case .resume(let setting, let expected, let found):

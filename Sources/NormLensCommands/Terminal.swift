@@ -71,8 +71,10 @@ struct Progress {
   }
 
   /// Tells that `done` of the total are done, which are `fraction` of the work if not all cost the
-  /// same.
-  mutating func update(_ done: Int, fraction: Double? = nil) {
+  /// same; what was `resumed` of both had been done before.
+  mutating func update(
+    _ done: Int, fraction: Double? = nil, resumed: (done: Int, fraction: Double) = (0, 0)
+  ) {
     guard enabled else { return }
     let now = ContinuousClock.now
     guard now - shown > .milliseconds(200) || (drawn && done >= total), now - start > .seconds(1)
@@ -80,9 +82,9 @@ struct Progress {
     shown = now
     drawn = true
     let seconds = (now - start) / .seconds(1)
-    let rate = Double(done) / seconds
+    let rate = Double(done - resumed.done) / seconds
     let share = fraction ?? Double(done) / Double(max(1, total))
-    let left = share > 0 ? seconds * (1 - share) / share : 0
+    let left = share > resumed.fraction ? seconds * (1 - share) / (share - resumed.fraction) : 0
     let line =
       "\(what): \(done)/\(total)  \(fixed(rate, rate < 10 ? 1 : 0))/s  \(fixed(left, 0)) s left"
     let end = done >= total ? "\n" : ""

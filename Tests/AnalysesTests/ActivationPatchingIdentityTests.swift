@@ -318,6 +318,70 @@ import Testing
     }
   }
 
+  /// What an interrupted sweep left is taken up to the last bit, and only by the same sweep.
+  @Test func resuming() throws {
+    struct Stop: Error {}
+    let model = try PatchingModels.load("tiny-ln")
+    func pairs(label: Int) throws -> [PromptPair] {
+      try PatchingModels.equalPairs("tiny-ln", model).map { pair in
+        var pair = pair
+        pair.positions = ["X": label]
+        return pair
+      }
+    }
+    func sweep(_ factor: Double) -> ActivationPatching {
+      var patching = ActivationPatching(
+        of: [.residPre, .headZ],
+        metric: Metric("margin", units: "logit") { factor * ($0.answer[0] - $0.wrong[0]) })
+      patching.noise = EmbeddingNoise(positions: .labels)
+      patching.bytes = 200_000
+      return patching
+    }
+    let same = try pairs(label: 2)
+    var left: ResultSet?
+    #expect(throws: Stop.self) {
+      try sweep(1).run(model, same) { progress in
+        left = progress.partial()
+        throw Stop()
+      }
+    }
+    let partial = try #require(left)
+    let whole = try sweep(1).run(model, same)
+    var known: [Double] = []
+    let resumed = try sweep(1).run(model, same, resuming: partial) {
+      known.append($0.resumed.fraction)
+      #expect($0.resumed.cells <= $0.cells.done && $0.resumed.fraction <= $0.fraction)
+    }
+    #expect(known.first == known.last && (0.01..<1).contains(known[0]))
+    for site in ["resid_pre", "head_z"] {
+      let (found, expected) = (
+        try resumed.doubles("patch/activation", site), try whole.doubles("patch/activation", site)
+      )
+      #expect(found == expected && expected.contains { $0 != 0 }, "\(site)")
+    }
+    func refused(_ text: String, _ body: () throws -> Void) {
+      #expect(performing: body, throws: { "\($0)".contains(text) && !"\($0)".contains("\n") })
+    }
+    refused("another sweep: metric of the clean prompt 0") {
+      _ = try sweep(2).run(model, same, resuming: partial)
+    }
+    let other = try pairs(label: 3)
+    refused("another sweep: noise") { _ = try sweep(1).run(model, other, resuming: partial) }
+    refused("an unfinished sweep") { _ = try sweep(1).run(model, same, resuming: whole) }
+  }
+
+  /// With noise both runs are of the clean tokens, and the result says so.
+  @Test func tokensOfNoisedRuns() throws {
+    let model = try PatchingModels.load("tiny-ln")
+    let pairs = try PatchingModels.equalPairs("tiny-ln", model)
+    var patching = ActivationPatching(of: .residPre)
+    patching.noise = EmbeddingNoise()
+    let result = try patching.run(model, pairs)
+    #expect(
+      try result.doubles("patch/activation", "corrupted_token_id")
+        == result.doubles("patch/activation", "token_id"))
+  }
+
   /// The interval lies around the mean, is the same for the same seed and nearly so for another, and
   /// is about 1.96 standard errors wide to either side.
   @Test func bootstrap() throws {

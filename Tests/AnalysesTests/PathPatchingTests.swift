@@ -359,6 +359,21 @@ import Testing
     }
   }
 
+  /// The final stream by itself: nothing is behind it, so that only MLPs before it can make a
+  /// difference between the variants.
+  @Test func finalByItself() throws {
+    let (model, pairs) = try Self.pairs("mini")
+    func effects(_ variant: PathPatching.Variant) throws -> [Double] {
+      try PathPatching(
+        senders: PathSender.all(model.config), receivers: [.final], variant: variant
+      ).run(model, pairs).doubles("path", "effect")
+    }
+    let direct = try effects(.frozen)
+    #expect(try effects(.jointly(throughMLPs: false)) == direct)
+    #expect(try effects(.recomputed) == direct)
+    #expect(try effects(.jointly(throughMLPs: true)) != direct)
+  }
+
   @Test func whatCannotBePatched() throws {
     let (model, pairs) = try Self.pairs("tiny-ln")
     func run(

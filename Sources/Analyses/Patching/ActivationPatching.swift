@@ -91,17 +91,32 @@ public struct ActivationPatching: Sendable {
     public let cells: (done: Int, total: Int)
     /// The share of the work that is done, from 0 to 1.
     public let fraction: Double
+    /// What of it a partial result had: this took no time.
+    public let resumed: (cells: Int, fraction: Double)
     private let effects: PatchEffects
 
-    init(_ effects: PatchEffects, done: Int, total: Int, fraction: Double) {
+    fileprivate init(_ effects: PatchEffects, _ sweep: Sweep, done: Work, resumed: Work) {
       self.effects = effects
-      cells = (done, total)
-      self.fraction = fraction
+      let all = Double(max(1, sweep.blockTokens))
+      cells = (done.cells, sweep.cellCount)
+      fraction = Double(done.blockTokens) / all
+      self.resumed = (resumed.cells, Double(resumed.blockTokens) / all)
     }
 
     /// What is known so far, as `run(_:_:resuming:progress:)` takes it up again: cells that are not
     /// done are NaN, and the provenance says `complete` = 0.
     public func partial() -> ResultSet { effects.partial() }
+  }
+
+  /// Cells and what they cost.
+  fileprivate struct Work {
+    var cells = 0
+    var blockTokens = 0
+
+    mutating func add(_ cells: [SweepCell]) {
+      self.cells += cells.count
+      blockTokens += cells.reduce(0) { $0 + $1.cost.blockTokens }
+    }
   }
 
   /// Overwrites every cell of every site in turn, in every pair.
@@ -125,21 +140,24 @@ public struct ActivationPatching: Sendable {
     let sweep = try Sweep(self, model, pairs)
     var effects = try PatchEffects(sweep, resuming: partial)
     let means = try sweep.referenceMeans()
-    var (done, work) = (0, 0)
+    var (done, resumed) = (Work(), Work())
     for group in sweep.groups {
       let cells = sweep.cells(of: group)
       let batches = sweep.batches(cells).map { $0.map { cells[$0] } }
       let isDone = batches.map { effects.hasAll($0) }
-      if effects.hasMetrics(of: group) && !isDone.contains(false) {
-        done += cells.count
-        work += cells.reduce(0) { $0 + $1.cost.blockTokens }
+      // The first group's runs are made in any case: they tell whether the metric is still the same.
+      if group.lowerBound > 0 && effects.hasMetrics(of: group) && !isDone.contains(false) {
+        done.add(cells)
+        resumed.add(cells)
         continue
       }
       let runs = try sweep.runs(of: group)
-      effects.set(runs, prompts: group)
+      try effects.set(runs, prompts: group)
       let engine = SuffixRuns(model, bases: runs.map { $0.base(direction) })
       for (batch, isDone) in zip(batches, isDone) {
-        if !isDone {
+        if isDone {
+          resumed.add(batch)
+        } else {
           var values = ReplacementValues(sweep, runs, means, first: group.lowerBound)
           // Cells whose replacement is what is there change nothing and are not run.
           var changed: [(cell: SweepCell, run: PatchedRun)] = []
@@ -153,12 +171,8 @@ public struct ActivationPatching: Sendable {
           let found = try runs.effects(of: changed.map(\.run), engine, direction)
           for ((cell, _), effect) in zip(changed, found) { effects.set(cell, effect) }
         }
-        done += batch.count
-        work += batch.reduce(0) { $0 + $1.cost.blockTokens }
-        try progress(
-          Progress(
-            effects, done: done, total: sweep.cellCount,
-            fraction: Double(work) / Double(max(1, sweep.blockTokens))))
+        done.add(batch)
+        try progress(Progress(effects, sweep, done: done, resumed: resumed))
       }
     }
     return try effects.result()

@@ -11,7 +11,7 @@ import Tensors
 public struct EmbeddingNoise: Sendable, Equatable {
   /// The noise's standard deviation, in standard deviations of the embeddings' entries.
   public var deviations: Double
-  /// The tokens that are disturbed; those of the position axis of the sweep are not affected by it.
+  /// The tokens that are disturbed, whatever positions the sweep patches.
   public var positions: PatchPositions
   /// Where the noise comes from: the same seed gives the same noise.
   public var seed: UInt64

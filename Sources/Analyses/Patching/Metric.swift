@@ -49,7 +49,8 @@ public struct Metric: Sendable {
   /// ```
   ///
   /// - Parameters:
-  ///   - name: what results call it.
+  ///   - name: what results call it. A sweep that is taken up again knows its metric by it, so that
+  ///     another metric needs another name.
   ///   - units: the unit of its values.
   ///   - scope: whether it looks at the whole vocabulary.
   ///   - needs: which tokens a pair must have.
@@ -106,7 +107,7 @@ public struct Metric: Sendable {
     if !holds {
       throw .answers(
         metric: name, prompt: prompt, expected: expected,
-        found: "\(pair.answer.count) and \(pair.wrong.count)")
+        found: "\(pair.answer.count) right and \(pair.wrong.count) wrong")
     }
   }
 }

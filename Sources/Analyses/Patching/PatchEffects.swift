@@ -68,7 +68,7 @@ struct PatchEffects {
 
   /// Everything that determines the effects to the last bit, as `name: value`.
   private var settings: [String] {
-    let experiment = sweep.experiment
+    let (experiment, config) = (sweep.experiment, sweep.model.config)
     func list(_ values: [String]) -> String { values.joined(separator: ",") }
     func checksum(_ tokens: [[Int]]) -> String {
       // Of each list its length and its elements, so that no two sets run together.
@@ -85,12 +85,19 @@ struct PatchEffects {
       }
     return [
       "weights: \(sweep.model.identity.weightsSHA256) \(sweep.model.identity.weightProcessing)",
+      // What the weights' shapes do not tell.
+      "model: \(config.nHeads) heads, \(config.normalization.rawValue) "
+        + "\(config.layerNormEpsilon), \(config.activation.rawValue), attention scales "
+        + "\(config.scaleAttnWeights) \(config.scaleAttnByInverseLayerIdx)",
       "sites: \(list(experiment.sites.map { "\($0.name)(\($0.site.rawValue))\($0.axes.map(\.rawValue))" }))",
       "direction: \(experiment.direction.rawValue)", "metric: \(experiment.metric.name)",
       "replacement: \(replacement)", "window: \(experiment.window)",
       "layers: \(list(sweep.layers.map(String.init)))",
       "positions: \(checksum(sweep.slots.positions.map { $0.map { $0 ?? -1 } }))",
-      "noise: \(experiment.noise.map { "\($0)" } ?? "none")",
+      "noise: "
+        + (experiment.noise.map {
+          "\($0.deviations) deviations, seed \($0.seed), positions \(checksum(sweep.noisePositions))"
+        } ?? "none"),
       "prompts: \(sweep.pairs.count) "
         + checksum(sweep.pairs.flatMap { [$0.clean, $0.corrupted, $0.answer, $0.wrong] }),
       "max-memory: \(experiment.bytes)", "threads: \(Threads.count)", "blas: \(BLAS.coreName)",
@@ -109,8 +116,19 @@ struct PatchEffects {
   // MARK: filling
 
   /// Takes the metrics of a group's runs.
-  mutating func set(_ runs: [PairRuns], prompts: Range<Int>) {
+  ///
+  /// - Throws: `AnalysisError.resume` where a partial result has other ones, as it has if a metric of
+  ///   one's own was changed under its old name.
+  mutating func set(_ runs: [PairRuns], prompts: Range<Int>) throws(AnalysisError) {
     for (run, prompt) in zip(runs, prompts) {
+      for (name, known, found) in [
+        ("clean", cleanMetric[prompt], run.cleanMetric),
+        ("corrupted", corruptedMetric[prompt], run.corruptedMetric),
+      ] where !known.isNaN && known != found {
+        throw .resume(
+          setting: "metric of the \(name) prompt \(prompt)", expected: "\(found)", found: "\(known)"
+        )
+      }
       cleanMetric[prompt] = run.cleanMetric
       corruptedMetric[prompt] = run.corruptedMetric
       correctMargin[prompt] = run.cleanMargin ?? .nan

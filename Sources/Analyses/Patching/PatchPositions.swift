@@ -101,7 +101,8 @@ struct PositionSlots {
           guard position >= 0 && position < pair.length else {
             throw .alignment(
               analysis: "patch",
-              problem: "prompt \(prompt) of \(pair.length) tokens has no position \(index)")
+              problem: "prompt \(prompt) has no position \(index); expected -\(pair.length) to "
+                + "\(pair.length - 1)")
           }
           all[prompt].append(position)
         }

@@ -217,7 +217,7 @@ public struct PathPatching: Sendable {
       weights: EffectStatistics.samples(pairs.count, seed: seed))
     let (base, source) =
       direction == .denoising ? ("corrupted", "clean") : ("clean", "corrupted")
-    let whole = direction == .denoising ? "1" : "−1"
+    let whole = direction == .denoising ? "1" : "-1"
     let sign = "positive: what the \(source) run sends raises the metric of the \(base) run"
     let fraction = "\(whole): the path carries the whole difference of the runs"
     func metricOf(_ name: String, _ values: [Double], _ longName: String) -> ResultVariable {
@@ -240,7 +240,7 @@ public struct PathPatching: Sendable {
       ResultVariable(
         "effect", ["prompt", "sender", "receiver"], .float32(effects),
         longName: "effect of the path, NaN where there is none", units: metric.units, sign: sign,
-        attributes: ["formula": .string("patched metric − metric of the \(base) run")]),
+        attributes: ["formula": .string("metric(patched) - metric(unpatched)")]),
       normalized("normalized", statistics.normalized, "mean effect, normalized"),
     ]
     if pairs.count > 1 {

@@ -77,6 +77,9 @@ struct PathSweep {
         switch patching.variant {
         case .recomputed: try recompute(here, stage, active, streams.changes)
         case .frozen: try goStraight(here, stage, active, streams.changes)
+        // Jointly with others the final stream is refused: here it is the only receiver.
+        case .jointly where stage == 2 * runs.config.nLayers:
+          try goStraight(here, stage, active, streams.changes)
         case .jointly: try collect(here, stage, active, streams.changes, into: &joint)
         }
       }

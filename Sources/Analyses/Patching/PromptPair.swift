@@ -36,18 +36,22 @@ public struct PromptPair: Sendable, Equatable {
 
   /// Fails where the prompts are not of one length or the answers not of the vocabulary.
   ///
-  /// - Throws: `AnalysisError.pair`, `ModelError.tokenOutOfRange`.
-  func check(prompt: Int, _ config: GPT2Config) throws {
-    if clean.count != corrupted.count {
-      throw AnalysisError.pair(
+  /// - Throws: `AnalysisError.pair`.
+  func check(
+    prompt: Int, _ config: GPT2Config, isNoised: Bool = false
+  ) throws(AnalysisError) {
+    if !isNoised && clean.count != corrupted.count {
+      throw .pair(
         prompt: prompt,
         problem: "the clean prompt has \(clean.count) tokens, the corrupted one "
           + "\(corrupted.count); expected the same number: change the texts so that they tokenize "
           + "alike")
     }
     for token in answer + wrong where token < 0 || token >= config.dVocab {
-      throw ModelError.tokenOutOfRange(
-        prompt: prompt, position: -1, token: token, limit: config.dVocab)
+      throw .pair(
+        prompt: prompt,
+        problem:
+          "an answer or wrong token has token id \(token); expected 0 to \(config.dVocab - 1)")
     }
   }
 }

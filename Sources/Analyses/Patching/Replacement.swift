@@ -39,7 +39,7 @@ struct ReferenceMeans {
     if !byPosition, let site = sites.first(where: \.isAttention) {
       throw AnalysisError.alignment(
         analysis: "patch",
-        problem: "'\(site.rawValue)' of different positions has no mean; take the mean at each "
+        problem: "'\(site.rawValue)' of different positions has no mean; take the mean for each "
           + "position (--replace position-mean)")
     }
     self.length = byPosition ? length : nil

@@ -27,7 +27,7 @@ struct Sweep {
   /// The first position at which a pair's runs can differ.
   let firstDifferences: [Int]
   /// The tokens that noise disturbs in each prompt.
-  private let noisePositions: [[Int]]
+  let noisePositions: [[Int]]
   private let noiseUnit: Double
   /// Prompts that are run together.
   private(set) var groups: [Range<Int>] = []
@@ -44,8 +44,8 @@ struct Sweep {
   init(_ experiment: ActivationPatching, _ model: GPT2, _ pairs: [PromptPair]) throws {
     self.experiment = experiment
     self.model = model
-    // Noise disturbs the clean tokens: another corrupted prompt is not run, and must not be named.
-    let pairs =
+    // Noise makes the corrupted run of the clean tokens, and results must say so.
+    self.pairs =
       experiment.noise == nil
       ? pairs
       : pairs.map { pair in
@@ -53,7 +53,6 @@ struct Sweep {
         pair.corrupted = pair.clean
         return pair
       }
-    self.pairs = pairs
     let config = model.config
     try Self.check(experiment, config, pairs)
     layers = try Self.layers(experiment, config)
@@ -102,7 +101,7 @@ struct Sweep {
         reason: "a window has 1 to \(config.nLayers) layers in this model")
     }
     for (prompt, pair) in pairs.enumerated() {
-      try pair.check(prompt: prompt, config)
+      try pair.check(prompt: prompt, config, isNoised: experiment.noise != nil)
       try experiment.metric.check(pair, prompt: prompt)
     }
   }
@@ -225,10 +224,15 @@ struct Sweep {
       }, bytes: walkBytes)
   }
 
-  /// The memory of a pair's two runs.
+  /// The memory of a pair's two runs, and of what is made of them to be put in: patterns and neurons
+  /// are not kept by runs, and a batch may reach through all layers.
   private func runBytes(_ prompt: Int) -> Int {
-    let config = model.config
-    return 2 * 4 * (9 * config.nLayers * pairs[prompt].length * config.dModel + config.dVocab)
+    let (config, length) = (model.config, pairs[prompt].length)
+    let made: Set<Site> = [.attnScores, .pattern, .result, .mlpPre, .mlpPost]
+    let scalars = made.intersection(experiment.sites.map(\.site)).reduce(
+      9 * length * config.dModel
+    ) { $0 + $1.shape(config, positions: length).reduce(1, *) }
+    return 2 * 4 * (config.nLayers * scalars + config.dVocab)
   }
 
   /// Prompts go together until their cells fill a walk or their runs a quarter of the memory.

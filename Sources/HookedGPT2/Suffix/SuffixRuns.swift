@@ -107,9 +107,6 @@ extension SuffixRuns {
   }
 
   /// FLOPs of one block for one token: `2·(4·d_model² + 2·d_model·d_mlp)`.
-  public var flopsPerBlockToken: Double { Self.flopsPerBlockToken(config) }
-
-  /// As `flopsPerBlockToken`, of any model.
   public static func flopsPerBlockToken(_ config: GPT2Config) -> Double {
     let (d, m) = (Double(config.dModel), Double(config.dMLP))
     return 2 * (4 * d * d + 2 * d * m)

@@ -85,13 +85,17 @@ struct PatchCommand: ParsableCommand {
     let model = try model.load()
     let pairs = try self.pairs.load(model, corruptedNeeded: noise == nil)
     let patching = try experiment(model, pairs)
-    try announce(patching, model, pairs, partial)
+    let estimate = try patching.estimate(model, pairs)
+    announce(estimate, pairs.count, partial)
 
     let provenance = runProvenance(prependBOS: self.pairs.provenanceBOS(model), seed: seed)
-    var progress = Progress(
-      "patch", total: try patching.estimate(model, pairs).cells, quiet: output.quiet)
+    // What finished tensors leave behind counts, too.
+    TensorMemory.keptBytesLimit = min(1 << 30, patching.bytes / 2)
+    var progress = Progress("patch", total: estimate.cells, quiet: output.quiet)
     var result = try patching.run(model, pairs, resuming: begun) { state in
-      progress.update(state.cells.done, fraction: state.fraction)
+      progress.update(
+        state.cells.done, fraction: state.fraction,
+        resumed: (state.resumed.cells, state.resumed.fraction))
       if state.cells.done < state.cells.total {
         try partial.keep {
           var result = state.partial()
@@ -148,15 +152,12 @@ struct PatchCommand: ParsableCommand {
 
   /// Says before a long run what it will take.
   private func announce(
-    _ patching: ActivationPatching, _ model: GPT2, _ pairs: [PromptPair], _ partial: PartialResult
-  ) throws {
-    // What finished tensors leave behind counts, too.
-    TensorMemory.keptBytesLimit = min(1 << 30, patching.bytes / 2)
-    let estimate = try patching.estimate(model, pairs)
+    _ estimate: ActivationPatching.Estimate, _ prompts: Int, _ partial: PartialResult
+  ) {
     guard !output.quiet, estimate.flops > 3e12 else { return }
     let seconds = estimate.flops / MachineLimits.sgemmPeak()
     Terminal.note(
-      "\(estimate.cells) cells in \(pairs.count) \(pairs.count == 1 ? "prompt" : "prompts"), "
+      "\(estimate.cells) cells in \(prompts) \(prompts == 1 ? "prompt" : "prompts"), "
         + "\(fixed(estimate.flops / 1e12, 1)) TFLOP, at best \(duration(seconds)); about "
         + "\(bytes(estimate.bytes)) of memory beside the weights"
         + (partial.path.map { "; finished batches go to \($0), --resume goes on from there" } ?? "")
