@@ -256,6 +256,14 @@ import Testing
     }
     #expect(try corrupted(1) == corrupted(1))
     #expect(try zip(corrupted(1), corrupted(2)).allSatisfy { $0 != $1 })
+    // The pairs' own corrupted prompts are not run, and the result does not name them.
+    var patching = ActivationPatching(of: .residPre)
+    patching.noise = noise
+    let result = try patching.run(model, pairs)
+    let ids = ["token_id", "corrupted_token_id"].map {
+      result[group: "patch/activation", variable: $0]?.values.doubles
+    }
+    #expect(ids[0] != nil && ids[0] == ids[1])
   }
 
   /// The noise on a prompt, written out: two numbers of Box and Muller a draw, row by row.

@@ -109,6 +109,8 @@ import Testing
     .init(patch("--window", "5"), 64, "window", "4 layers"),
     .init(patch("--window", "0"), 64, "window"),
     .init(patch("--layers", "4"), 64, "4"),
+    .init(patch("--layers", "-5"), 64, "-5"),
+    .init(patch("--layers", "-1", "--window", "2"), 64, "window of 2 layers"),
     .init(patch(on: []), 64, "--clean", "--prompts"),
     .init(patch("--clean", clean, on: question), 64, "--corrupted"),
     .init(patch("--positions", "15"), 65, "15"),
@@ -175,8 +177,8 @@ import Testing
         )
       default:
         (
-          Self.patch("--sites", "resid_pre", "--positions", "3"),
-          ["no cell of resid_pre changed anything"]
+          Self.patch("--sites", "resid_pre,head_z", "--positions", "3"),
+          ["no cell of resid_pre changed anything", "head_z: patched at all positions"]
         )
       }
     let directory = try TemporaryDirectory()

@@ -18,10 +18,16 @@ struct PatchWarnings {
     for (site, effects) in zip(experiment.sites, values)
     where effects.allSatisfy({ $0 == 0 || $0.isNaN }) {
       texts.append(
-        effects.allSatisfy(\.isNaN)
-          ? "no cell of \(site.name) was computed: no window of \(experiment.window) layers fits"
-          : "no cell of \(site.name) changed anything: the two runs agree there, or nothing that was "
-            + "patched reaches the answer")
+        "no cell of \(site.name) changed anything: the two runs agree there, or nothing that was "
+          + "patched reaches the answer")
+    }
+    // Chosen positions that a sweep does not look at.
+    let whole = experiment.sites.filter {
+      Set($0.axes).isDisjoint(with: [.pos, .queryPos, .keyPos])
+    }
+    if case .at = experiment.positions, !whole.isEmpty {
+      let names = whole.map(\.name).joined(separator: ", ")
+      texts.append("\(names): patched at all positions, not only at the chosen ones")
     }
   }
 

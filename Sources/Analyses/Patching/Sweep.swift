@@ -119,6 +119,12 @@ struct Sweep {
       throw ModelError.nothingMatches(
         filter: "layers \(chosen)", reason: "expected some layers, each once")
     }
+    if !resolved.contains(where: { $0 + experiment.window <= config.nLayers }) {
+      throw ModelError.nothingMatches(
+        filter: "layers \(chosen)",
+        reason: "no window of \(experiment.window) layers that begins there ends by layer "
+          + "\(config.nLayers - 1)")
+    }
     return resolved
   }
 
