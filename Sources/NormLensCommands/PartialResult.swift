@@ -28,7 +28,7 @@ struct PartialResult {
     if !resume {
       if exists {
         throw CommandError(
-          "\(path): an interrupted run left it; go on with --resume, or remove it",
+          "\(path): an interrupted run left it, or another is at work on it; go on with --resume, or remove it",
           status: .cannotCreate)
       }
       return nil

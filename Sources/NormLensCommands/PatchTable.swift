@@ -33,16 +33,21 @@ enum PatchTable {
     let count = patch[dimension: "prompt"]?.count ?? 0
     let units = patch[variable: "clean_metric"]?.units ?? "1"
     let margins = patch[variable: "clean_margin"]?.values.doubles?.filter { !$0.isNaN } ?? []
-    var lines = [
-      "\(attribute("direction")): the \(attribute("patched_run")) run, patched with "
-        + (attribute("replacement") == "other run"
-          ? "the \(attribute("patched_run") == "clean" ? "corrupted" : "clean") run's values"
-          : attribute("replacement"))
-        + "; \(count) \(count == 1 ? "prompt" : "prompts")",
-      "\(attribute("metric"))\(units == "1" ? "" : " [\(units)]"): clean "
-        + "\(fixed(mean("clean_metric"), 4)), corrupted \(fixed(mean("corrupted_metric"), 4))"
-        + (count == 1 ? "" : " (means)"),
-    ]
+    var lines =
+      ([
+        "\(attribute("direction")): the \(attribute("patched_run")) run, patched with "
+          + (attribute("replacement") == "other run"
+            ? "the \(attribute("patched_run") == "clean" ? "corrupted" : "clean") run's values"
+            : attribute("replacement"))
+          + "; \(count) \(count == 1 ? "prompt" : "prompts")",
+        (patch.attributes["noise_deviations"].map {
+          "the corrupted run is the clean prompt with noise of \($0) deviations on the embeddings, "
+            + "positions: \(attribute("noise_positions"))"
+        }),
+        "\(attribute("metric"))\(units == "1" ? "" : " [\(units)]"): clean "
+          + "\(fixed(mean("clean_metric"), 4)), corrupted \(fixed(mean("corrupted_metric"), 4))"
+          + (count == 1 ? "" : " (means)"),
+      ] as [String?]).compactMap(\.self)
     if count > 1 && !margins.isEmpty {
       lines.append("the model prefers the answer in \(margins.filter { $0 > 0 }.count) of \(count)")
     }

@@ -198,6 +198,7 @@ struct PatchEffects {
     ]
     if let noise = experiment.noise {
       attributes["noise_deviations"] = .number(noise.deviations)
+      attributes["noise_positions"] = .string(noise.positions.description)
       attributes["noise_seed"] = .integer(Int(truncatingIfNeeded: noise.seed))
     }
     return ResultGroup(

@@ -30,6 +30,17 @@ public enum PatchPositions: Sendable, Equatable {
   }
 }
 
+extension PatchPositions: CustomStringConvertible {
+  /// How a person would write them.
+  public var description: String {
+    switch self {
+    case .all, .fromEnd: "all"
+    case .labels: "all with a name"
+    case .at(let places): places.map(\.description).joined(separator: ",")
+    }
+  }
+}
+
 /// The positions of a sweep's axis in every prompt.
 struct PositionSlots {
   /// What stands along the axis.

@@ -46,7 +46,8 @@ struct PatchWarnings {
     let same = pairs.indices.filter { compared && pairs[$0].clean == pairs[$0].corrupted }
     if !same.isEmpty {
       texts.append(
-        "clean and corrupted prompt are identical in \(Self.list(same, of: count))"
+        "clean and corrupted prompt are identical"
+          + (count == 1 ? "" : " in \(Self.list(same, of: count))")
           + (zero ? ": their effects are all 0" : ""))
     }
     // A gap that is hardly one.
@@ -73,7 +74,7 @@ struct PatchWarnings {
   }
 
   private static func list(_ prompts: [Int], of count: Int) -> String {
-    if count == 1 { return "the only pair" }
+    if count == 1 { return "the prompt" }
     if prompts.count == count { return "all \(count) prompts" }
     return "\(prompts.count) of \(count) prompts ("
       + prompts.prefix(5).map(String.init).joined(separator: ", ")

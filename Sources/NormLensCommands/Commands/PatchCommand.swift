@@ -60,6 +60,9 @@ struct PatchCommand: ParsableCommand {
       throw ValidationError("--method '\(method)': expected activation")
     }
     if top < 0 { throw ValidationError("--top \(top): expected 0 or more") }
+    if seed > UInt64(Int.max) {
+      throw ValidationError("--seed \(seed): expected 0 to \(Int.max)")
+    }
     if let noise, !(noise > 0 && noise.isFinite) {
       throw ValidationError("--noise \(noise): expected a number above 0, such as 3")
     }
