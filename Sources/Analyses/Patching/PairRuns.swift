@@ -120,8 +120,8 @@ extension [PairRuns] {
     of runs: [PatchedRun], _ engine: SuffixRuns, _ direction: ActivationPatching.Direction
   ) throws -> [Double] {
     guard let metric = first?.metric, !runs.isEmpty else { return [] }
-    let found = try engine.logits(
-      runs, tokens: metric.scope == .answers ? map { $0.pair.answer + $0.pair.wrong } : nil)
+    let tokens = compactMap { metric.tokens($0.pair) }
+    let found = try engine.logits(runs, tokens: metric.scope == .answers ? tokens : nil)
     var sums: [Double] = []
     if metric.scope == .vocabulary {
       sums = rowStatistics(Tensor.stacking(found.map(\.logits)), target: nil).map(\.logSumExp)

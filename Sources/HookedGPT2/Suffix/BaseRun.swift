@@ -2,10 +2,9 @@ public import Tensors
 
 /// An unpatched run, kept so that patched runs can resume from it.
 ///
-/// Only the tokens up to the position that is read are kept: in a causal model nothing behind it
-/// matters. The memory is about `9·n_layers·pos·d_model` floats.
+/// It is read at its last position. The memory is about `9·n_layers·pos·d_model` floats.
 public struct BaseRun: Sendable {
-  /// The tokens up to the one whose logits are read.
+  /// The token ids.
   public let tokens: [Int]
   /// The logits at the last of these tokens, shape `[d_vocab]`.
   public let logits: Tensor
@@ -23,24 +22,16 @@ public struct BaseRun: Sendable {
   /// - Parameters:
   ///   - model: the model.
   ///   - tokens: its token ids.
-  ///   - position: whose logits are read; the last by default.
   ///   - interventions: changes of the run itself, such as noise on the embeddings. They belong to
   ///     the base: what `PatchedRun` changes comes on top of them. Only those before the first block
   ///     (`embed`, `pos_embed`, `resid_pre` of layer 0) are allowed: later ones would have to act
   ///     again on every patched run.
   /// - Throws: `ModelError`.
-  public init(
-    _ model: GPT2, tokens: [Int], reading position: Int? = nil, interventions: [Intervention] = []
-  ) throws {
-    let last = position ?? tokens.count - 1
-    guard tokens.indices.contains(last) else {
-      throw ModelError.nothingMatches(
-        filter: "logits", reason: "position \(last) of a prompt of \(tokens.count) tokens")
-    }
-    self = try Self.batch(model, [Array(tokens[...last])], interventions: interventions)[0]
+  public init(_ model: GPT2, tokens: [Int], interventions: [Intervention] = []) throws {
+    self = try Self.batch(model, [tokens], interventions: interventions)[0]
   }
 
-  /// Runs prompts together, each read at its last position.
+  /// Runs prompts together.
   ///
   /// - Parameters:
   ///   - model: the model.
