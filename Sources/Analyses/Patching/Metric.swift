@@ -1,3 +1,5 @@
+import Results
+
 /// What a patching experiment measures: one number of the logits at a prompt's last position.
 ///
 /// For the model's answer tokens A and wrong tokens W (mostly one each), p = softmax(logits):
@@ -149,4 +151,23 @@ extension Metric {
   public static let all: [Metric] = [
     .logitDifference, .logit, .logProbability, .probabilityDifference, .kl, .loss, .groupDifference,
   ]
+}
+
+extension Metric {
+  /// What every result of prompt pairs keeps of their unpatched runs: `clean_metric(prompt)`,
+  /// `corrupted_metric(prompt)`, `clean_margin(prompt)`.
+  func variables(clean: [Double], corrupted: [Double], margin: [Double]) -> [ResultVariable] {
+    func variable(
+      _ name: String, _ values: [Double], _ units: String, _ longName: String
+    ) -> ResultVariable {
+      ResultVariable(name, ["prompt"], .float64(values), longName: longName, units: units)
+    }
+    return [
+      variable("clean_metric", clean, units, "metric of the clean run"),
+      variable("corrupted_metric", corrupted, units, "metric of the corrupted run"),
+      variable(
+        "clean_margin", margin, "logit",
+        "answer logit minus wrong logit of the clean run, the highest of each"),
+    ]
+  }
 }

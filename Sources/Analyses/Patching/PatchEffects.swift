@@ -186,11 +186,6 @@ struct PatchEffects {
   private var patchGroup: ResultGroup {
     let experiment = sweep.experiment
     let prompts = PairCoordinates(sweep.pairs, model: sweep.model)
-    func metric(_ name: String, _ values: [Double], _ longName: String) -> ResultVariable {
-      ResultVariable(
-        name, ["prompt"], .float64(values), longName: longName,
-        units: name == "clean_margin" ? "logit" : experiment.metric.units)
-    }
     var attributes: OrderedDictionary<String, AttributeValue> = [
       "direction": .string(experiment.direction.rawValue),
       "metric": .string(experiment.metric.name), "replacement": .string(replacementName),
@@ -203,13 +198,10 @@ struct PatchEffects {
     }
     return ResultGroup(
       path: "patch", dimensions: prompts.dimensions,
-      variables: prompts.variables + [
-        metric("clean_metric", cleanMetric, "metric of the clean run"),
-        metric("corrupted_metric", corruptedMetric, "metric of the corrupted run"),
-        metric(
-          "clean_margin", correctMargin,
-          "answer logit minus wrong logit of the clean run, the highest of each"),
-      ], attributes: attributes)
+      variables: prompts.variables
+        + experiment.metric.variables(
+          clean: cleanMetric, corrupted: corruptedMetric, margin: correctMargin),
+      attributes: attributes)
   }
 
   private func effectGroup(statistics: Bool) -> ResultGroup {
@@ -228,12 +220,12 @@ struct PatchEffects {
     for axis in [PatchSite.Axis.queryPos, .keyPos] where axes.contains(axis) {
       dimensions.append(Dimension(axis.rawValue, sweep.slots.coordinates))
     }
-    let weights = EffectStatistics.samples(
-      statistics ? sweep.pairs.count : 1, seed: experiment.seed)
+    let weights =
+      statistics ? EffectStatistics.samples(sweep.pairs.count, seed: experiment.seed) : nil
     let variables = zip(experiment.sites, values).flatMap { site, effects in
       self.variables(
         site, effects,
-        statistics ? EffectStatistics(effects, gaps: gaps, weights: weights) : nil)
+        weights.map { EffectStatistics(effects, gaps: gaps, weights: $0) })
     }
     var attributes: OrderedDictionary<String, AttributeValue> = [
       "window": .integer(experiment.window),

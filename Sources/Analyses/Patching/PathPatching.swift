@@ -192,8 +192,7 @@ public struct PathPatching: Sendable {
     }
     cost.effects *= pairs.count
     for pair in pairs {
-      let common = zip(pair.clean, pair.corrupted).prefix { $0 == $1 }.count
-      let rows = pair.length - common
+      let rows = pair.length - pair.firstDifference
       if rows == 0 { continue }
       cost.runs += runs
       cost.flops += Double(blocks) * Double(rows) * perToken
@@ -220,23 +219,16 @@ public struct PathPatching: Sendable {
     let whole = direction == .denoising ? "1" : "-1"
     let sign = "positive: what the \(source) run sends raises the metric of the \(base) run"
     let fraction = "\(whole): the path carries the whole difference of the runs"
-    func metricOf(_ name: String, _ values: [Double], _ longName: String) -> ResultVariable {
-      ResultVariable(
-        name, ["prompt"], .float64(values), longName: longName,
-        units: name == "clean_margin" ? "logit" : metric.units)
-    }
     func normalized(_ suffix: String, _ values: [Float], _ longName: String) -> ResultVariable {
       ResultVariable(
         "effect_\(suffix)", ["sender", "receiver"], .float32(values), longName: longName,
         units: "1", sign: fraction)
     }
     var variables = coordinates.variables
+    variables += metric.variables(
+      clean: metrics.map(\.clean), corrupted: metrics.map(\.corrupted),
+      margin: metrics.map(\.margin))
     variables += [
-      metricOf("clean_metric", metrics.map(\.clean), "metric of the clean run"),
-      metricOf("corrupted_metric", metrics.map(\.corrupted), "metric of the corrupted run"),
-      metricOf(
-        "clean_margin", metrics.map(\.margin),
-        "answer logit minus wrong logit of the clean run, the highest of each"),
       ResultVariable(
         "effect", ["prompt", "sender", "receiver"], .float32(effects),
         longName: "effect of the path, NaN where there is none", units: metric.units, sign: sign,

@@ -34,6 +34,9 @@ public struct PromptPair: Sendable, Equatable {
   /// How many tokens either prompt has.
   public var length: Int { clean.count }
 
+  /// The first position at which the prompts differ; their length where they do not.
+  var firstDifference: Int { zip(clean, corrupted).prefix { $0 == $1 }.count }
+
   /// Fails where the prompts are not of one length or the answers not of the vocabulary.
   ///
   /// - Throws: `AnalysisError.pair`.

@@ -73,8 +73,7 @@ struct Sweep {
     firstDifferences = pairs.enumerated().map { index, pair in
       if experiment.replacement != .otherRun { return 0 }
       if !noisy.isEmpty { return noisy[index].first ?? pair.length }
-      return zip(pair.clean, pair.corrupted).enumerated().first { $1.0 != $1.1 }?.offset
-        ?? pair.length
+      return pair.firstDifference
     }
     makeGroups()
   }
