@@ -27,6 +27,10 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
   case noPrompts(analysis: String)
   /// A decomposition whose parts do not add up to the whole.
   case closure(analysis: String, prompt: Int, error: Double, limit: Double)
+  /// A metric of one's own that does not say how it changes with the logits.
+  case noGradient(metric: String)
+  /// A sweep that first-order estimates cannot stand in for.
+  case noEstimate(method: String, problem: String)
   /// A number that is not finite.
   case nonFinite(analysis: String, what: String)
   /// A prompt pair without the tokens that a metric compares.
@@ -67,6 +71,11 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
         + (suggestion.map { "did you mean '\($0)'?" } ?? "expected \(expected)")
     case .paths(let problem):
       "paths: \(problem)"
+    case .noGradient(let metric):
+      "metric '\(metric)' has no gradient, which attribution needs; give it one "
+        + "(Metric(…, gradient: …)) or use exact patching"
+    case .noEstimate(let method, let problem):
+      "patch, method \(method): \(problem)"
     case .nonFinite(let analysis, let what):
       "\(analysis): \(what) is not a finite number; the weights or the intervention overflow"
     }

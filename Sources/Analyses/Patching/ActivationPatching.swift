@@ -137,9 +137,9 @@ public struct ActivationPatching: Sendable {
     _ model: GPT2, _ pairs: [PromptPair], resuming partial: ResultSet? = nil,
     progress: (Progress) throws -> Void = { _ in }
   ) throws -> ResultSet {
-    let sweep = try Sweep(self, model, pairs)
+    let sweep = Sweep(try PatchSetup(self, model, pairs))
     var effects = try PatchEffects(sweep, resuming: partial)
-    let means = try sweep.referenceMeans()
+    let means = try sweep.setup.referenceMeans()
     var (done, resumed) = (Work(), Work())
     for group in sweep.groups {
       let cells = sweep.cells(of: group)
@@ -151,14 +151,14 @@ public struct ActivationPatching: Sendable {
         resumed.add(cells)
         continue
       }
-      let runs = try sweep.runs(of: group)
+      let runs = try sweep.setup.runs(of: group)
       try effects.set(runs, prompts: group)
       let engine = SuffixRuns(model, bases: runs.map { $0.base(direction) })
       for (batch, isDone) in zip(batches, isDone) {
         if isDone {
           resumed.add(batch)
         } else {
-          var values = ReplacementValues(sweep, runs, means, first: group.lowerBound)
+          var values = ReplacementValues(sweep.setup, runs, means, first: group.lowerBound)
           // Cells whose replacement is what is there change nothing and are not run.
           var changed: [(cell: SweepCell, run: PatchedRun)] = []
           for cell in batch {
@@ -175,14 +175,14 @@ public struct ActivationPatching: Sendable {
         try progress(Progress(effects, sweep, done: done, resumed: resumed))
       }
     }
-    return try effects.result()
+    return effects.result()
   }
 
   /// What a sweep will cost, before it is run.
   ///
   /// - Throws: as `run(_:_:resuming:progress:)` where the pairs or the choices are wrong.
   public func estimate(_ model: GPT2, _ pairs: [PromptPair]) throws -> Estimate {
-    let sweep = try Sweep(self, model, pairs)
+    let sweep = Sweep(try PatchSetup(self, model, pairs))
     return Estimate(
       cells: sweep.cellCount,
       flops: Double(sweep.blockTokens) * SuffixRuns.flopsPerBlockToken(model.config),

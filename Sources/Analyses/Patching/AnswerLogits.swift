@@ -29,6 +29,23 @@ public struct AnswerLogits: Sendable {
     }
   }
 
+  /// The derivative of a metric by the logits; what is empty is zero.
+  public struct Gradient: Sendable {
+    /// By those of the right tokens.
+    public var answer: [Double]
+    /// By those of the wrong tokens.
+    public var wrong: [Double]
+    /// By every token's, besides; shape `[d_vocab]`.
+    public var vocabulary: [Double]
+
+    /// A derivative.
+    public init(answer: [Double] = [], wrong: [Double] = [], vocabulary: [Double] = []) {
+      self.answer = answer
+      self.wrong = wrong
+      self.vocabulary = vocabulary
+    }
+  }
+
   /// The logits of a run that gave those of the answers and the wrong tokens, in this order.
   public init(answers logits: Tensor, _ pair: PromptPair) {
     answer = pair.answer.indices.map { Double(logits[$0]) }

@@ -43,6 +43,7 @@ public struct Metric: Sendable {
   /// Whether it falls where the model does better, as a loss does.
   public let falls: Bool
   private let value: @Sendable (AnswerLogits) throws -> Double
+  private let slope: (@Sendable (AnswerLogits) throws -> AnswerLogits.Gradient)?
 
   /// A metric of one's own.
   ///
@@ -57,10 +58,13 @@ public struct Metric: Sendable {
   ///   - scope: whether it looks at the whole vocabulary.
   ///   - needs: which tokens a pair must have.
   ///   - falls: whether it falls where the model does better.
+  ///   - gradient: its derivative by the logits, which attribution needs; without it the metric serves
+  ///     for exact patching only.
   ///   - value: the metric of one run.
   public init(
     _ name: String, units: String, over scope: Scope = .answers,
     needs: Needs = .answerAndWrong, falls: Bool = false,
+    gradient: (@Sendable (AnswerLogits) throws -> AnswerLogits.Gradient)? = nil,
     _ value: @escaping @Sendable (AnswerLogits) throws -> Double
   ) {
     self.name = name
@@ -69,6 +73,15 @@ public struct Metric: Sendable {
     self.needs = needs
     self.falls = falls
     self.value = value
+    slope = gradient
+  }
+
+  /// The derivative of the metric by the logits of a run.
+  ///
+  /// - Throws: `AnalysisError.noGradient` for a metric without one.
+  public func gradient(_ logits: AnswerLogits) throws -> AnswerLogits.Gradient {
+    guard let slope else { throw AnalysisError.noGradient(metric: name) }
+    return try slope(logits)
   }
 
   /// The metric of a run.

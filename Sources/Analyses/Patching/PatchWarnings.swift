@@ -6,13 +6,10 @@ struct PatchWarnings {
   private(set) var texts: [String] = []
 
   /// Looks at a finished sweep.
-  init(
-    _ sweep: Sweep, _ values: [[Float]], _ clean: [Double], _ corrupted: [Double],
-    _ margins: [Double]
-  ) {
-    let experiment = sweep.experiment
+  init(_ setup: PatchSetup, _ values: [[Float]], _ metrics: PairMetrics) {
+    let experiment = setup.experiment
     self.init(
-      sweep.pairs, experiment.metric, clean, corrupted, margins,
+      setup.pairs, experiment.metric, metrics.clean, metrics.corrupted, metrics.margin,
       compared: experiment.noise == nil, zero: experiment.replacement == .otherRun)
     // Sweeps that changed nothing.
     for (site, effects) in zip(experiment.sites, values)
