@@ -190,9 +190,11 @@ enum PatchTable {
     guard let start = (0..<streams.count).first(where: { streams.label(at: $0) == first }) else {
       return "relevance is conserved at no stream by these rules"
     }
+    let units =
+      group[variable: "conservation_error"].map { $0.units == "1" ? "" : " \($0.units)" } ?? ""
     let exact = errors.indices.filter { $0 % streams.count >= start }
     let largest = exact.reduce(0) { max($0, Swift.abs(errors[$1])) }
-    return "relevance is conserved from \(first) on: error at most \(compact(largest))"
+    return "relevance is conserved from \(first) on: error at most \(compact(largest))\(units)"
   }
 
   /// How a coordinate is written: positions with their token if all prompts have the same there.
