@@ -76,6 +76,7 @@ let package = Package(
     example("ablate-head"),
     example("frozen-scale"),
     example("ioi"),
+    example("relp-vs-attribution"),
 
     .target(
       name: "TestSupport", dependencies: ["NormLens"], path: "Tests/TestSupport",

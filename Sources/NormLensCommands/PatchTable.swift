@@ -1,7 +1,7 @@
 import NormLens
 
-/// The result of a patching sweep as text: the metrics, a map of each small site, the strongest
-/// cells.
+/// The result of a patching sweep as text: the metrics; for one method a map of each small site and
+/// the strongest cells, for several the strongest cells side by side and how far the methods agree.
 enum PatchTable {
   /// The widest map that is printed.
   private static let columnLimit = 16
@@ -18,13 +18,41 @@ enum PatchTable {
 
   /// The whole text.
   static func text(_ result: ResultSet, _ sites: [PatchSite], top: Int) -> String {
-    guard let patch = result[group: "patch"], let effects = result[group: "patch/activation"]
-    else { return "" }
-    return ([heading(patch)] + sites.compactMap { site($0, effects, top) })
-      .joined(separator: "\n\n")
+    guard let patch = result[group: "patch"] else { return "" }
+    let methods = result.groups.filter { group in
+      group.path.hasPrefix("patch/") && sites.allSatisfy { group[variable: $0.name] != nil }
+    }
+    var parts = [heading(patch, methods)]
+    if methods.count == 1 {
+      parts += sites.compactMap { site($0, methods[0], top) }
+    } else {
+      parts += sites.compactMap { comparison($0, methods, top) }
+    }
+    parts += agreement(result)
+    return parts.joined(separator: "\n\n")
   }
 
-  private static func heading(_ patch: ResultGroup) -> String {
+  /// The method whose group this is, as the command line calls it.
+  private static func name(_ method: ResultGroup) -> String {
+    String(method.path.dropFirst("patch/".count)).replacing("_", with: "-")
+  }
+
+  /// How the effects were found; nil for the exact ones alone.
+  private static func methodLine(_ methods: [ResultGroup]) -> String? {
+    let words = methods.map { method in
+      switch name(method) {
+      case "activation": "activation (exact)"
+      case "relevance":
+        "relevance (rules: \(method.attributes["rules"]?.description ?? ""))"
+      case "integrated-gradients":
+        "integrated-gradients (\(method.attributes["steps"]?.description ?? "") steps)"
+      case let name: name
+      }
+    }
+    return words == ["activation (exact)"] ? nil : "found by \(words.joined(separator: ", "))"
+  }
+
+  private static func heading(_ patch: ResultGroup, _ methods: [ResultGroup]) -> String {
     func mean(_ name: String) -> Double {
       let values = patch[variable: name]?.values.doubles ?? []
       return values.reduce(0, +) / Double(max(1, values.count))
@@ -47,6 +75,7 @@ enum PatchTable {
         "\(attribute("metric"))\(units == "1" ? "" : " [\(units)]"): clean "
           + "\(fixed(mean("clean_metric"), 4)), corrupted \(fixed(mean("corrupted_metric"), 4))"
           + (count == 1 ? "" : " (means)"),
+        methodLine(methods),
       ] as [String?]).compactMap(\.self)
     if count > 1 && !margins.isEmpty {
       lines.append("the model prefers the answer in \(margins.filter { $0 > 0 }.count) of \(count)")
@@ -63,7 +92,7 @@ enum PatchTable {
     let shape = group.shape(of: variable)
     let isMap = shape.count == 2 && shape[1] <= columnLimit && shape[0] <= rowLimit
     if isMap { parts.append(map(variable, values, shape, group)) }
-    if !isMap || shape[1] > 1 { parts.append(strongest(site, variable, values, shape, group, top)) }
+    if !isMap || shape[1] > 1 { parts.append(strongest(site, variable, values, group, top)) }
     return parts.filter { !$0.isEmpty }.joined(separator: "\n")
   }
 
@@ -88,28 +117,84 @@ enum PatchTable {
   }
 
   private static func strongest(
-    _ site: PatchSite, _ variable: ResultVariable, _ values: [Double], _ shape: [Int],
-    _ group: ResultGroup, _ top: Int
+    _ site: PatchSite, _ variable: ResultVariable, _ values: [Double], _ group: ResultGroup,
+    _ top: Int
   ) -> String {
     let interval = [site.name + "_ci_low", site.name + "_ci_high"].map {
       group[variable: $0]?.values.doubles ?? []
     }
-    let order = values.indices.filter { !values[$0].isNaN && values[$0] != 0 }
-      .sorted { (Swift.abs(values[$0]), $1) > (Swift.abs(values[$1]), $0) }
-    return order.prefix(top).map { cell in
-      var rest = cell
-      var words: [String] = []
-      for (name, extent) in zip(variable.dimensions, shape).reversed() {
-        words.insert(label(name, rest % extent, group, short: false), at: 0)
-        rest /= extent
-      }
+    return strongest(values, top).map { cell in
       let range =
         interval[0].isEmpty
         ? ""
         : "  95 % [\(fixed(interval[0][cell], 3, signed: true)), "
           + "\(fixed(interval[1][cell], 3, signed: true))]"
-      return "  \(fixed(values[cell], 4, signed: true))\(range)  \(words.joined(separator: " "))"
+      return "  \(fixed(values[cell], 4, signed: true))\(range)  \(place(cell, variable, group))"
     }.joined(separator: "\n")
+  }
+
+  /// The cells of the largest effects, largest first.
+  private static func strongest(_ values: [Double], _ top: Int) -> ArraySlice<Int> {
+    values.indices.filter { !values[$0].isNaN && values[$0] != 0 }
+      .sorted { (Swift.abs(values[$0]), $1) > (Swift.abs(values[$1]), $0) }.prefix(top)
+  }
+
+  /// A cell in words: `L1 pos 14 | to|`.
+  private static func place(
+    _ cell: Int, _ variable: ResultVariable, _ group: ResultGroup
+  ) -> String {
+    var rest = cell
+    var words: [String] = []
+    for (name, extent) in zip(variable.dimensions, group.shape(of: variable)).reversed() {
+      words.insert(label(name, rest % extent, group, short: false), at: 0)
+      rest /= extent
+    }
+    return words.joined(separator: " ")
+  }
+
+  /// One site by several methods: the cells that are strongest by the first of them.
+  private static func comparison(
+    _ site: PatchSite, _ methods: [ResultGroup], _ top: Int
+  ) -> String? {
+    let maps = methods.compactMap { $0[variable: site.name + "_normalized"] }
+    let values = maps.compactMap(\.values.doubles)
+    guard values.count == methods.count, let map = maps.first else { return nil }
+    let cells = strongest(values[0], top)
+    let heading = "\(site.name), normalized: the strongest cells by \(name(methods[0]))"
+    if cells.isEmpty { return heading + ": none" }
+    var table = TextTable([("cell", .left)] + methods.map { (name($0), .right) })
+    for cell in cells {
+      table.add(
+        [place(cell, map, methods[0])] + values.map { fixed($0[cell], 4, signed: true) })
+    }
+    return "\(heading)\n\(table.text)"
+  }
+
+  // MARK: how far estimates are to be believed
+
+  private static func agreement(_ result: ResultSet) -> [String] {
+    let table = result[group: "patch/agreement"].flatMap(agreementTable)
+    return [
+      table.map { "agreement with activation, over the cells of the normalized maps:\n\($0)" },
+      conservation(result),
+    ].compactMap(\.self)
+  }
+
+  /// What the ledger of relevance says.
+  private static func conservation(_ result: ResultSet) -> String? {
+    guard let group = result[group: "patch/relevance"],
+      let streams = group[dimension: "stream"],
+      let errors = group[variable: "conservation_error"]?.values.doubles,
+      let first = group.attributes["conservation_exact_from"]?.description
+    else { return nil }
+    guard let start = (0..<streams.count).first(where: { streams.label(at: $0) == first }) else {
+      return "relevance is conserved at no stream by these rules"
+    }
+    let units =
+      group[variable: "conservation_error"].map { $0.units == "1" ? "" : " \($0.units)" } ?? ""
+    let exact = errors.indices.filter { $0 % streams.count >= start }
+    let largest = exact.reduce(0) { max($0, Swift.abs(errors[$1])) }
+    return "relevance is conserved from \(first) on: error at most \(compact(largest))\(units)"
   }
 
   /// How a coordinate is written: positions with their token if all prompts have the same there.

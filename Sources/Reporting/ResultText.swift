@@ -24,37 +24,55 @@ public struct ResultText: Sendable {
   public func text(
     _ result: ResultSet, group: String? = nil, variable: String? = nil
   ) -> String {
-    var parts: [String] = []
-    if variable == nil {
-      var lines = [result.title]
-      for (name, value) in result.provenance.facts where !value.description.isEmpty {
-        lines.append("  \(name): \(value)")
-      }
-      parts.append(lines.joined(separator: "\n"))
-    }
-    for found in result.groups where group == nil || found.path == group {
-      if variable == nil { parts.append(overview(found)) }
+    var parts: [String] = variable == nil ? [facts(result)] : []
+    for (index, found) in result.groups.enumerated() where group == nil || found.path == group {
+      if variable == nil { parts.append(overview(found, after: result.groups[..<index])) }
+      let agreement = variable == nil ? agreementTable(found) : nil
+      if let agreement { parts.append(agreement) }
       for item in found.variables
       where variable == item.name || (variable == nil && !item.isCoordinate) {
+        if agreement != nil && agreementVariables.contains(item.name) { continue }
         parts.append(numbers(item, in: found))
       }
     }
     return parts.joined(separator: "\n\n")
   }
 
-  private func overview(_ group: ResultGroup) -> String {
+  /// What there is, without the numbers: where it comes from, every group with its variables.
+  public func contents(_ result: ResultSet) -> String {
+    let groups = result.groups.enumerated().flatMap { index, group in
+      [overview(group, after: result.groups[..<index]), agreementTable(group)].compactMap(\.self)
+    }
+    return ([facts(result)] + groups).joined(separator: "\n\n")
+  }
+
+  private func facts(_ result: ResultSet) -> String {
+    let known = result.provenance.facts.filter { !$0.value.description.isEmpty }
+    return ([result.title] + known.map { "  \($0.key): \($0.value)" }).joined(separator: "\n")
+  }
+
+  /// A group's attributes and variables; secondary coordinates that an earlier group of the result
+  /// has just so are only named.
+  private func overview(_ group: ResultGroup, after earlier: ArraySlice<ResultGroup>) -> String {
     var table = TextTable([
       ("variable", .left), ("axes", .left), ("units", .left), ("what it is", .left),
     ])
+    var repeated: [String] = []
     for variable in group.variables {
+      if variable.isCoordinate, earlier.contains(where: { $0.variables.contains(variable) }) {
+        repeated.append(variable.name)
+        continue
+      }
       let axes = zip(variable.dimensions, group.shape(of: variable)).map { "\($0)=\($1)" }
       table.add([
         variable.name, axes.isEmpty ? "scalar" : axes.joined(separator: ", "), variable.units,
         variable.longName,
       ])
     }
-    let attributes = group.attributes.map { "  \($0.key): \($0.value)" }
-    return (["[\(group.path)]"] + attributes + [table.text]).joined(separator: "\n")
+    var lines = ["[\(group.path)]"] + group.attributes.map { "  \($0.key): \($0.value)" }
+    if !repeated.isEmpty { lines.append("  as above: \(repeated.joined(separator: ", "))") }
+    if group.variables.count > repeated.count { lines.append(table.text) }
+    return lines.joined(separator: "\n")
   }
 
   /// One variable: a scalar, a column, or the last two axes as tables, one for each step along the

@@ -41,6 +41,20 @@ public struct ResultSet: Sendable, Equatable {
     }
     return result
   }
+
+  /// This result as one of several in a file: its groups below `path`, and where its numbers come
+  /// from as attributes of a group at `path` itself.
+  ///
+  public func nested(under path: String) -> ResultSet {
+    let top = ResultGroup(
+      path: path, dimensions: [], variables: [], attributes: provenance.facts)
+    let below = groups.map { group in
+      var group = group
+      group.path = "\(path)/\(group.path)"
+      return group
+    }
+    return ResultSet(title: title, groups: [top] + below)
+  }
 }
 
 /// The variables of one analysis and the axes they share.

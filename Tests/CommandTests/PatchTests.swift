@@ -211,12 +211,12 @@ import Testing
 
   /// Starts the long sweep into `p.h5`, waits until something of it is kept, and sends a signal;
   /// returns what the process left with, negative for a signal.
-  private func interrupt(
-    _ signal: Int32, in directory: TemporaryDirectory, resume: Bool = false
+  func interrupt(
+    _ signal: Int32, in directory: TemporaryDirectory, resume: Bool = false, options: [String] = []
   ) throws -> Int32 {
     let process = Process()
     process.executableURL = try Command.binary.get()
-    process.arguments = Self.long + ["-o", "p.h5"] + (resume ? ["--resume"] : [])
+    process.arguments = Self.long + options + ["-o", "p.h5"] + (resume ? ["--resume"] : [])
     process.currentDirectoryURL = URL(fileURLWithPath: directory.path)
     process.environment = ProcessInfo.processInfo.environment.merging(
       ["NORMLENS_DATA": Fixtures.data]) { $1 }

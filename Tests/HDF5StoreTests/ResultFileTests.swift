@@ -87,6 +87,20 @@ import Testing
     }
   }
 
+  /// Two results of one analysis in one file, each with what it says of itself.
+  @Test func resultsNest() throws {
+    let (left, right) = (Self.sample.nested(under: "left"), Self.sample.nested(under: "right"))
+    let both = left.merged(with: right)
+    let paths = ["", "/patch/activation", "/dla", "/patch", "/empty"]
+    #expect(both.groups.map(\.path) == paths.map { "left" + $0 } + paths.map { "right" + $0 })
+    #expect(both[group: "right"]?.attributes == Self.sample.provenance.facts)
+    #expect(both.provenance.facts.isEmpty)
+    let path = scratch.path("nested.h5")
+    try ResultFile.write(both, to: path)
+    #expect(try ResultFile.read(path) == both)
+    #expect(both[group: "left/dla"]?.variables == Self.sample[group: "dla"]?.variables)
+  }
+
   @Test func notANumberSurvives() throws {
     let path = scratch.path("nan.h5")
     let set = ResultSet(

@@ -27,6 +27,7 @@ struct DemoCommand: ParsableCommand {
     var written = try attribution(models)
     written += try lens(models)
     written += try patching(models)
+    written += try estimates(models)
     section("The files")
     Terminal.print(written.joined(separator: "\n"))
     Terminal.print(
@@ -212,6 +213,58 @@ struct DemoCommand: ParsableCommand {
 
       strongest heads when their output is put back:
       \(strongest.joined(separator: "\n"))
+      """)
+    return files
+  }
+
+  // MARK: attribution and relevance
+
+  /// Estimates every cell of a sweep from one backward pass and holds that against the sweep.
+  private func estimates(_ models: [GPT2]) throws -> [String] {
+    section("4. Attribution and relevance: the same map from one backward pass?")
+    let corrupted = Self.example.replacing("John gave", with: "Mary gave")
+    let sweep = ActivationPatching(of: PatchSite.blocks + [.headZ])
+    let methods: [AttributionPatching.Method] = [.attribution, .relevance(.relp)]
+    var files: [String] = []
+    var cells = 0
+    var columns: [[String]] = []
+    for model in models {
+      let tokenizer = try model.tokenizer
+      let pair = PromptPair(
+        clean: try model.tokens(Self.example), corrupted: try model.tokens(corrupted),
+        answer: try tokenizer.singleToken(" Mary"), wrong: try tokenizer.singleToken(" John"))
+      let found = try AttributionPatching(of: sweep, by: methods).run(model, [pair])
+      var result = try sweep.run(model, [pair]).compared(with: found)
+      result.provenance = result.provenance.merging(runProvenance(prependBOS: true, seed: 0))
+      let path = "\(output)/estimates-\(model.identity.name).h5"
+      try ResultFile.write(result, to: path)
+      files.append("\(path)  activation, attribution and relevance patching of one pair")
+      cells = sweep.sites.reduce(0) { sum, site in
+        sum + site.shape(model.config, length: pair.length).reduce(1, *)
+      }
+      for (name, decimals) in [("pearson", 3), ("abs_error", 2)] {
+        let values = result[group: "patch/agreement", variable: name]?.values.doubles ?? []
+        columns.append(values.map { fixed($0, decimals) })
+      }
+    }
+    var table = TextTable(
+      [("site", .left), ("method", .left)]
+        + models.flatMap { model in
+          ["Pearson", "error"].map { ("\(model.identity.name): \($0)", TextTable.Alignment.right) }
+        })
+    for (row, site) in sweep.sites.enumerated() {
+      for (index, method) in methods.enumerated() {
+        let cell = index * sweep.sites.count + row
+        table.add([site.name, method.name] + columns.map { $0[cell] })
+      }
+    }
+    Terminal.print(
+      """
+      "\(Self.example)", corrupted "… Mary gave …": \(cells) cells, patched one by one, against their
+      estimates from one backward pass: by the gradient (attribution), by the rules of RelP (relevance).
+      Correlation over the cells and sum of |error|, in shares of the whole effect.
+
+      \(table.text)
       """)
     return files
   }

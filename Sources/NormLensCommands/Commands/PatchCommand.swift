@@ -13,12 +13,15 @@ struct PatchCommand: ParsableCommand {
       such run is resumed where it differs from the unpatched one, and they all share one matrix \
       product for each weight. Effects are patched minus unpatched metric; normalized effects are 1 \
       for the clean run and 0 for the corrupted one (noising: 0 and -1).
+
+      activation is the truth: take it where you can wait. For neurons, large models or long sets, \
+      attribution, relevance and integrated-gradients estimate all cells at once; run activation \
+      beside them on a few prompts to see which of them, and where, to believe.
       """)
 
   @OptionGroup var model: ModelOptions
   @OptionGroup var pairs: PairOptions
-  @Option(help: ArgumentHelp("How effects are found: activation (exact).", valueName: "name"))
-  var method = "activation"
+  @OptionGroup var method: MethodOptions
   @OptionGroup var sweep: SweepOptions
   @Option(
     help: ArgumentHelp(
@@ -56,9 +59,6 @@ struct PatchCommand: ParsableCommand {
   }
 
   func validate() throws {
-    if method != "activation" {
-      throw ValidationError("--method '\(method)': expected activation")
-    }
     if top < 0 { throw ValidationError("--top \(top): expected 0 or more") }
     if seed > UInt64(Int.max) {
       throw ValidationError("--seed \(seed): expected 0 to \(Int.max)")
@@ -81,6 +81,8 @@ struct PatchCommand: ParsableCommand {
   }
 
   func run() throws {
+    let estimates = try method.chosenEstimates()
+    try checkExact(estimates)
     let inputs = model.inputs + pairs.inputs + [reference].compactMap { $0 }
     try output.check(inputs: inputs)
     var partial = PartialResult(output.output)
@@ -88,14 +90,54 @@ struct PatchCommand: ParsableCommand {
     let model = try model.load()
     let pairs = try self.pairs.load(model, corruptedNeeded: noise == nil)
     let patching = try experiment(model, pairs)
-    let estimate = try patching.estimate(model, pairs)
-    announce(estimate, pairs.count, partial)
-
     let provenance = runProvenance(prependBOS: self.pairs.provenanceBOS(model), seed: seed)
     // What finished tensors leave behind counts, too.
     TensorMemory.keptBytesLimit = min(1 << 30, patching.bytes / 2)
+
+    // What is wrong with an estimate is found before the long sweep.
+    var result: ResultSet?
+    if !estimates.isEmpty {
+      var progress = Progress("estimates", total: pairs.count, quiet: output.quiet)
+      result = try AttributionPatching(of: patching, by: estimates).run(model, pairs) {
+        progress.update($0.done)
+      }
+    }
+    if method.isExact {
+      let exact = try exactSweep(patching, model, pairs, resuming: begun, &partial, provenance)
+      result = try result.map { try exact.compared(with: $0) } ?? exact
+    }
+    guard var result else { return }
+    result.provenance = result.provenance.merging(provenance)
+    if !output.quiet {
+      for warning in PatchTable.warnings(result) { Terminal.note("warning: \(warning)") }
+    }
+    try output.deliver(result) { PatchTable.text(result, patching.sites, top: top) }
+    partial.remove()
+  }
+
+  /// Fails where only the exact sweep does what is asked for.
+  private func checkExact(_ estimates: [AttributionPatching.Method]) throws {
+    if window > 1, let method = estimates.first {
+      throw CommandError(
+        "--window \(window): \(method.name) cannot estimate a window, for paths through several of "
+          + "its layers would be counted more than once; take --method activation")
+    }
+    if resume && !method.isExact {
+      throw CommandError(
+        "--resume: goes on with an exact sweep, and --method \(method.method) has none; leave it out"
+      )
+    }
+  }
+
+  /// Overwrites every cell, keeping what is finished.
+  private func exactSweep(
+    _ patching: ActivationPatching, _ model: GPT2, _ pairs: [PromptPair],
+    resuming begun: ResultSet?, _ partial: inout PartialResult, _ provenance: Provenance
+  ) throws -> ResultSet {
+    let estimate = try patching.estimate(model, pairs)
+    announce(estimate, pairs.count, partial)
     var progress = Progress("patch", total: estimate.cells, quiet: output.quiet)
-    var result = try patching.run(model, pairs, resuming: begun) { state in
+    return try patching.run(model, pairs, resuming: begun) { state in
       progress.update(
         state.cells.done, fraction: state.fraction,
         resumed: (state.resumed.cells, state.resumed.fraction))
@@ -107,12 +149,6 @@ struct PatchCommand: ParsableCommand {
         }
       }
     }
-    result.provenance = result.provenance.merging(provenance)
-    if !output.quiet {
-      for warning in PatchTable.warnings(result) { Terminal.note("warning: \(warning)") }
-    }
-    try output.deliver(result) { PatchTable.text(result, patching.sites, top: top) }
-    partial.remove()
   }
 
   /// The experiment that the options describe.

@@ -4,13 +4,17 @@ import NormLens
 /// `normlens show`: prints any result file.
 struct ShowCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "show", abstract: "Print a result file.")
+    commandName: "show", abstract: "Print a result file.",
+    discussion: "A file with many tables is listed; name a group or a variable to see its numbers.")
 
   @Argument(help: "A result file.", completion: .file()) var file: String
   @Argument(help: "Only this group (dla) or variable (dla/head_contribution).") var what: String?
   @Option(help: "The most rows of a table.") var rows = 24
   @Option(help: "The most columns of a table.") var columns = 12
   @Flag(help: "Print JSON instead of tables.") var json = false
+
+  /// A file of more tables than this is only listed unless a part of it is named.
+  private static let tableLimit = 24
 
   func validate() throws {
     if rows < 1 || columns < 1 { throw ValidationError("--rows and --columns: expected 1 or more") }
@@ -19,8 +23,13 @@ struct ShowCommand: ParsableCommand {
   func run() throws {
     let result = try ResultFile.read(file)
     let chosen = try select(result)
+    let findings = chosen.result.groups.flatMap(\.variables).filter { !$0.isCoordinate }.count
     if json {
       Terminal.print(JSONText.text(chosen.result))
+    } else if what == nil && findings > Self.tableLimit {
+      Terminal.print(ResultText().contents(chosen.result))
+      let paths = chosen.result.groups.filter { !$0.variables.isEmpty }.map(\.path)
+      Terminal.print("\n\(findings) tables of numbers: normlens show \(file) \(paths.last ?? "")")
     } else {
       Terminal.print(
         ResultText(rowLimit: rows, columnLimit: columns)
