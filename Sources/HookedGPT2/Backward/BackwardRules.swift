@@ -44,10 +44,11 @@ public struct BackwardRules: Sendable, Hashable {
   public static let relp = BackwardRules(ln: true, identity: true)
 
   /// The rules by their names on the command line and in results.
-  private static let switches: [(name: String, path: any WritableKeyPath<Self, Bool> & Sendable)] = [
-    ("ln", \.ln), ("identity", \.identity), ("attention-pattern", \.attentionPattern),
-    ("uniform-attention", \.uniformAttention),
-  ]
+  private static let switches: [(name: String, path: any WritableKeyPath<Self, Bool> & Sendable)] =
+    [
+      ("ln", \.ln), ("identity", \.identity), ("attention-pattern", \.attentionPattern),
+      ("uniform-attention", \.uniformAttention),
+    ]
 
   /// Every rule's name: `ln`, `identity`, `attention-pattern`, `uniform-attention`.
   public static var allNames: [String] { switches.map(\.name) }
