@@ -21,6 +21,10 @@ public struct PatchingGolden {
     public let answers: String
     /// The sites swept.
     public let sites: [String]
+    /// How the effects are estimated; empty where they are exact.
+    public let method: String
+    /// The steps of integrated gradients; 0 for other methods.
+    public let steps: Int
   }
 
   /// The checkpoints with such a file.
@@ -34,8 +38,12 @@ public struct PatchingGolden {
     golden = try Golden.open(name.hasPrefix("patching-") ? name : "patching-\(name)")
   }
 
-  /// Every sweep.
-  public func sweeps() throws -> [Sweep] {
+  /// Every exact sweep.
+  public func sweeps() throws -> [Sweep] { try Self.sweeps(in: golden) }
+
+  /// The sweeps of a file: of this one or of estimates that `Tests/Golden/make_gradient_golden.py`
+  /// wrote.
+  public static func sweeps(in golden: Golden) throws -> [Sweep] {
     try golden.names(in: "sweeps").map { name in
       let path = "sweeps/\(name)"
       func text(_ attribute: String) throws -> String { try golden.text(attribute, of: path) }
@@ -46,7 +54,8 @@ public struct PatchingGolden {
         window: Int(try text("window")) ?? 0, answers: try text("answers"),
         sites: try golden.names(in: path).filter {
           !$0.hasSuffix("_normalized") && !others.contains($0)
-        })
+        },
+        method: try text("method"), steps: Int(try text("steps")) ?? 0)
     }
   }
 
