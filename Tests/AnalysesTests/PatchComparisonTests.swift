@@ -35,7 +35,6 @@ import Testing
       both[group: "patch"]?.attributes["warnings"] == .strings(["gap", "exact", "estimate"]))
     #expect(both[group: "patch/activation"] == exact[group: "patch/activation"])
     #expect(both[group: "patch/relevance"] == estimates[group: "patch/relevance"])
-    #expect(both[group: "patch/agreement", variable: "pearson"]?.values.doubles == [1, -1])
     #expect(both[group: "patch/agreement", variable: "abs_error"]?.values.doubles == [10, 8])
     let table = try #require(both[group: "patch/agreement"].flatMap(agreementTable))
     #expect(

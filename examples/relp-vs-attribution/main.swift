@@ -1,9 +1,8 @@
 // How far are the cheap estimates of activation patching from the truth, and is it LayerNorm's fault?
 //
-// Two papers' questions, put to the bundled models with 48 indirect-object prompts. RelP
-// (arXiv:2508.21258): does a backward pass by rules repair attribution patching where the gradient
-// misleads? The removal of LayerNorm (arXiv:2507.02559): is attribution patching better without it?
-//
+// Two papers' questions, put to the bundled models with 48 indirect-object prompts: does a backward
+// pass by rules repair attribution patching (RelP, arXiv:2508.21258)? Is attribution patching better
+// without LayerNorm (arXiv:2507.02559)?
 //     example-relp-vs-attribution [OUT.h5]
 import NormLens
 
@@ -20,10 +19,12 @@ for name in BundledModels.names {
   let sweep = ActivationPatching(of: PatchSite.blocks + [.headZ])
   let estimates = try AttributionPatching(of: sweep, by: methods).run(model, pairs)
   var result = try sweep.run(model, pairs).compared(with: estimates)
-  // The estimates' prompts are those of activation, and the file is to stay small.
-  for index in result.groups.indices
-  where methods.contains(where: { result.groups[index].path == "patch/\($0.group)" }) {
-    result.groups[index].variables.removeAll { $0.isCoordinate || $0.name.contains("_ci_") }
+  // The file is to stay small: prompts are said once, intervals only of the exact effects.
+  for index in result.groups.indices {
+    result.groups[index].variables.removeAll {
+      $0.isCoordinate && (name != "mini" || index > 1)
+        || index > 1 && $0.name.contains(#/_(ci_low|ci_high|stderr)$/#)
+    }
   }
   file = file.merged(with: result.nested(under: name.replacing("-", with: "_")))
   print("\n\(name): agreement with activation patching, \(pairs.count) prompts")
@@ -72,7 +73,7 @@ if let path = CommandLine.arguments.dropFirst().first {
   let error = ResultVariable(
     "error", axes.map(\.name), .float64(values),
     longName: "summed absolute error of resid_pre, relative to the effect of S2 at layer 0",
-    units: "1", attributes: ["references": .string("arXiv:2508.21258; arXiv:2507.02559")])
+    units: "1")
   file.groups.append(ResultGroup(path: "protocol", dimensions: axes, variables: [error]))
   try ResultFile.write(file, to: path)
   print("\nwrote \(path)")

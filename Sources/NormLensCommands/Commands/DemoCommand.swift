@@ -250,7 +250,7 @@ struct DemoCommand: ParsableCommand {
     var table = TextTable(
       [("site", .left), ("method", .left)]
         + models.flatMap { model in
-          ["Pearson", "error"].map { ("\(model.identity.name): \($0)", TextTable.Alignment.right) }
+          ["r", "error"].map { ("\(model.identity.name): \($0)", TextTable.Alignment.right) }
         })
     for (row, site) in sweep.sites.enumerated() {
       for (index, method) in methods.enumerated() {
@@ -260,9 +260,9 @@ struct DemoCommand: ParsableCommand {
     }
     Terminal.print(
       """
-      "\(Self.example)", corrupted "… Mary gave …": \(cells) cells, patched one by one, against their
-      estimates from one backward pass: by the gradient (attribution), by the rules of RelP (relevance).
-      Correlation over the cells and sum of |error|, in shares of the whole effect.
+      "\(Self.example)", corrupted: "\(corrupted)".
+      \(cells) cells patched one by one, and estimated from one backward pass: by the gradient (attribution),
+      by the rules of RelP (relevance). Pearson's r over the cells; sum of |error| in shares of the whole effect.
 
       \(table.text)
       """)
