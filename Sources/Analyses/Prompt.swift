@@ -31,6 +31,8 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
   case noGradient(metric: String)
   /// A sweep that first-order estimates cannot stand in for.
   case noEstimate(method: String, problem: String)
+  /// A result without what estimates are compared with, or without estimates.
+  case agreement(problem: String)
   /// A number that is not finite.
   case nonFinite(analysis: String, what: String)
   /// A prompt pair without the tokens that a metric compares.
@@ -76,6 +78,8 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
         + "(Metric(…, gradient: …)) or use exact patching"
     case .noEstimate(let method, let problem):
       "patch, method \(method): \(problem)"
+    case .agreement(let problem):
+      "agreement: \(problem)"
     case .nonFinite(let analysis, let what):
       "\(analysis): \(what) is not a finite number; the weights or the intervention overflow"
     }

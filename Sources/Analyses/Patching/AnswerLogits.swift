@@ -94,3 +94,43 @@ public struct AnswerLogits: Sendable {
     return sum < 0 ? 0 : sum
   }
 }
+
+extension AnswerLogits {
+  /// The derivative of `factor` times the largest of some logits, by them: of the first of equals.
+  public func slopeOfHighest(_ logits: [Double], _ factor: Double = 1) -> [Double] {
+    var slope = Array(repeating: 0.0, count: logits.count)
+    if let index = logits.firstIndex(of: highest(logits)) { slope[index] = factor }
+    return slope
+  }
+
+  /// `factor`·p of every token, shape `[d_vocab]`.
+  func probabilities(times factor: Double) -> [Double] {
+    guard let vocabulary else { return [] }
+    let logits = vocabulary.span
+    return logits.indices.map { factor * Double.exp(Double(logits[$0]) - logSum) }
+  }
+
+  /// The derivative of `factor`·log Σ p of the answers.
+  func slopeOfLogProbability(_ factor: Double) -> Gradient {
+    let top = highest(answer)
+    let weights = answer.map { Double.exp($0 - top) }
+    let sum = weights.reduce(0, +)
+    return Gradient(
+      answer: weights.map { factor * $0 / sum }, vocabulary: probabilities(times: -factor))
+  }
+
+  /// The derivative of the answers' probability less that of the wrong tokens.
+  var slopeOfProbabilityDifference: Gradient {
+    Gradient(
+      answer: answer.map { Double.exp($0 - logSum) },
+      wrong: wrong.map { -Double.exp($0 - logSum) },
+      vocabulary: probabilities(times: probability(wrong) - probability(answer)))
+  }
+
+  /// The derivative of `divergenceFromClean`: exactly 0 at the clean run.
+  var slopeOfDivergence: Gradient {
+    guard let clean else { return Gradient() }
+    return Gradient(
+      vocabulary: zip(probabilities(times: 1), clean.probability).map { $0 - $1 })
+  }
+}

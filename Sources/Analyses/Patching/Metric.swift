@@ -16,6 +16,14 @@ import Results
 /// its wrong ones. `loss` and `kl` fall where the model does better: the sign of an effect is that of
 /// the metric, its normalised value is 1 for the clean run whatever the metric.
 ///
+/// Attribution asks for the derivative by the logits x, too; with P_A = Σ_A p, and for a maximum that of
+/// its first largest element:
+///
+///     log-probability           [v ∈ A]·p(v)/P_A − p(v)
+///     probability-, group-difference   p(v)·([v ∈ A] − [v ∈ W] − (P_A − P_W))
+///     loss                      −([v ∈ A]·p(v)/P_A − p(v))
+///     kl                        p(v) − p_clean(v): nothing at the clean run itself
+///
 /// Zhang & Nanda 2024, arXiv:2309.16042, compare metrics: the logit difference is linear in the final
 /// stream and shows negative components that probabilities hide.
 public struct Metric: Sendable {
@@ -84,6 +92,9 @@ public struct Metric: Sendable {
     return try slope(logits)
   }
 
+  /// Whether it says how it changes with the logits.
+  public var hasGradient: Bool { slope != nil }
+
   /// The metric of a run.
   public func callAsFunction(_ logits: AnswerLogits) throws -> Double { try value(logits) }
 
@@ -129,36 +140,42 @@ public struct Metric: Sendable {
 
 extension Metric {
   /// The answer's logit less the wrong one's.
-  public static let logitDifference = Metric("logit-difference", units: "logit") {
-    $0.highest($0.answer) - $0.highest($0.wrong)
-  }
+  public static let logitDifference = Metric(
+    "logit-difference", units: "logit",
+    gradient: {
+      .init(answer: $0.slopeOfHighest($0.answer), wrong: $0.slopeOfHighest($0.wrong, -1))
+    }
+  ) { $0.highest($0.answer) - $0.highest($0.wrong) }
   /// The answer's logit.
-  public static let logit = Metric("logit", units: "logit", needs: .answer) {
-    $0.highest($0.answer)
-  }
+  public static let logit = Metric(
+    "logit", units: "logit", needs: .answer,
+    gradient: { .init(answer: $0.slopeOfHighest($0.answer)) }
+  ) { $0.highest($0.answer) }
   /// The logarithm of the answer's probability.
   public static let logProbability = Metric(
-    "log-probability", units: "nat", over: .vocabulary, needs: .answer
+    "log-probability", units: "nat", over: .vocabulary, needs: .answer,
+    gradient: { $0.slopeOfLogProbability(1) }
   ) { $0.logProbabilityOfAnswer }
   /// The answer's probability less the wrong one's.
   public static let probabilityDifference = Metric(
-    "probability-difference", units: "1", over: .vocabulary, needs: .oneAnswerAndOneWrong
+    "probability-difference", units: "1", over: .vocabulary, needs: .oneAnswerAndOneWrong,
+    gradient: { $0.slopeOfProbabilityDifference }
   ) { $0.probability($0.answer) - $0.probability($0.wrong) }
   /// The probability of all answers less that of all wrong tokens.
   public static let groupDifference = Metric(
-    "group-difference", units: "1", over: .vocabulary
+    "group-difference", units: "1", over: .vocabulary,
+    gradient: { $0.slopeOfProbabilityDifference }
   ) { $0.probability($0.answer) - $0.probability($0.wrong) }
   /// The answer's cross-entropy.
   public static let loss = Metric(
-    "loss", units: "nat", over: .vocabulary, needs: .answer, falls: true
-  ) {
-    -$0.logProbabilityOfAnswer
-  }
+    "loss", units: "nat", over: .vocabulary, needs: .answer, falls: true,
+    gradient: { $0.slopeOfLogProbability(-1) }
+  ) { -$0.logProbabilityOfAnswer }
   /// The divergence from the clean run's prediction.
-  public static let kl = Metric("kl", units: "nat", over: .vocabulary, needs: .nothing, falls: true)
-  {
-    $0.divergenceFromClean
-  }
+  public static let kl = Metric(
+    "kl", units: "nat", over: .vocabulary, needs: .nothing, falls: true,
+    gradient: { $0.slopeOfDivergence }
+  ) { $0.divergenceFromClean }
 
   /// Every named metric.
   public static let all: [Metric] = [

@@ -60,18 +60,51 @@ struct PairRuns {
     let prediction: AnswerLogits.Prediction? =
       if case .vocabulary = metric.scope { .init(clean.logits) } else { nil }
     self.prediction = prediction
-    func value(_ logits: Tensor) throws -> Double {
-      guard let prediction else {
-        let tokens = pair.answer + pair.wrong
-        let answers = Tensor(tokens.map { logits[$0] }, shape: [tokens.count])
-        return try metric(AnswerLogits(answers: answers, pair))
-      }
-      let sum = rowStatistics(logits.reshaped([1, logits.count]), target: nil)[0].logSumExp
-      return try metric(
-        AnswerLogits(vocabulary: logits, logSum: sum, pair, clean: prediction))
+    cleanMetric = try metric(Self.answers(clean.logits, pair, prediction))
+    corruptedMetric = try metric(Self.answers(corrupted.logits, pair, prediction))
+  }
+
+  /// A whole run's logits as the metric sees them; `prediction` is the clean run's where the metric
+  /// looks at the whole vocabulary.
+  private static func answers(
+    _ logits: Tensor, _ pair: PromptPair, _ prediction: AnswerLogits.Prediction?
+  ) -> AnswerLogits {
+    guard let prediction else {
+      let tokens = pair.answer + pair.wrong
+      return AnswerLogits(
+        answers: Tensor(tokens.map { logits[$0] }, shape: [tokens.count]), pair)
     }
-    cleanMetric = try value(clean.logits)
-    corruptedMetric = try value(corrupted.logits)
+    let sum = rowStatistics(logits.reshaped([1, logits.count]), target: nil)[0].logSumExp
+    return AnswerLogits(vocabulary: logits, logSum: sum, pair, clean: prediction)
+  }
+
+  /// The derivative of the metric by the logits of a run of this pair: of either of its two, or of one
+  /// between them.
+  ///
+  /// - Parameter prompt: the pair's place among all, for messages.
+  /// - Throws: `AnalysisError.noGradient`, `.nonFinite`.
+  func gradient(at run: BaseRun, prompt: Int) throws -> LogitGradient {
+    let slope = try metric.gradient(Self.answers(run.logits, pair, prediction))
+    func filled(_ slope: [Double], _ count: Int) -> [Double] {
+      precondition(
+        slope.isEmpty || slope.count == count,
+        "metric '\(metric.name)': a gradient of \(slope.count) numbers for \(count) logits")
+      return slope.isEmpty ? Array(repeating: 0, count: count) : slope
+    }
+    let tokens = pair.answer + pair.wrong
+    let sparse = filled(slope.answer, pair.answer.count) + filled(slope.wrong, pair.wrong.count)
+    var values = sparse
+    if !slope.vocabulary.isEmpty {
+      values = filled(slope.vocabulary, run.logits.count)
+      for (token, value) in zip(tokens, sparse) { values[token] += value }
+    }
+    guard values.allSatisfy(\.isFinite) else {
+      throw AnalysisError.nonFinite(
+        analysis: "patch", what: "the gradient of metric \(metric.name) at prompt \(prompt)")
+    }
+    return LogitGradient(
+      at: [run.length - 1], tokens: slope.vocabulary.isEmpty ? tokens : nil,
+      Tensor(values.map { Float($0) }, shape: [1, values.count]))
   }
 
   /// The metric of a patched run of this pair.

@@ -111,6 +111,34 @@ struct PatchSetup {
     }
   }
 
+  /// The memory of a pair's two runs as they are kept.
+  func runBytes(_ prompt: Int) -> Int {
+    2 * 4
+      * (model.config.nLayers * 9 * pairs[prompt].length * model.config.dModel
+        + model.config.dVocab)
+  }
+
+  /// Prompts that are run together: some hundred rows, which matrix products want, whose runs take at
+  /// most so many bytes; one prompt in any case.
+  func groups(bytes: Int) -> [Range<Int>] {
+    var groups: [Range<Int>] = []
+    var (start, used, rows) = (0, 0, 0)
+    for prompt in pairs.indices {
+      if prompt > start
+        && (used + runBytes(prompt) > bytes || rows + pairs[prompt].length > Self.rowsPerGroup)
+      {
+        groups.append(start..<prompt)
+        (start, used, rows) = (prompt, 0, 0)
+      }
+      used += runBytes(prompt)
+      rows += pairs[prompt].length
+    }
+    groups.append(start..<pairs.count)
+    return groups
+  }
+
+  private static let rowsPerGroup = 512
+
   /// The runs of a group's pairs.
   func runs(of prompts: Range<Int>) throws -> [PairRuns] {
     var noise: [Intervention]?

@@ -7,25 +7,65 @@ struct PatchWarnings {
 
   /// Looks at a finished sweep.
   init(_ setup: PatchSetup, _ values: [[Float]], _ metrics: PairMetrics) {
-    let experiment = setup.experiment
-    self.init(
-      setup.pairs, experiment.metric, metrics.clean, metrics.corrupted, metrics.margin,
-      compared: experiment.noise == nil, zero: experiment.replacement == .otherRun)
-    // Sweeps that changed nothing.
-    for (site, effects) in zip(experiment.sites, values)
-    where effects.allSatisfy({ $0 == 0 || $0.isNaN }) {
+    self.init(setup, metrics)
+    for (site, effects) in zip(setup.experiment.sites, values) where Self.areZero(effects) {
       texts.append(
         "no cell of \(site.name) changed anything: the two runs agree there, or nothing that was "
           + "patched reaches the answer")
     }
-    // Chosen positions that a sweep does not look at.
-    let whole = experiment.sites.filter {
+    texts += Self.ignoredPositions(setup)
+  }
+
+  /// Looks at finished estimates. What they have in common with the exact sweep is said in the same
+  /// words, so that a result with both says it once.
+  init(_ setup: PatchSetup, _ metrics: PairMetrics, estimates: [Estimates]) {
+    self.init(setup, metrics)
+    let (experiment, count) = (setup.experiment, setup.pairs.count)
+    let flat = estimates.filter { !$0.flat.isEmpty }
+    if let prompts = flat.first?.flat {
+      let run = experiment.direction == .denoising ? "corrupted" : "clean"
+      texts.append(
+        "\(experiment.metric.name) has no slope at the \(run) run of "
+          + "\(Self.list(prompts, of: count)): estimates by "
+          + flat.map(\.method.name).joined(separator: ", ")
+          + " are 0 there whatever patching does; take the other direction, another metric, or exact "
+          + "patching")
+    }
+    for estimate in estimates where estimate.flat.count < count {
+      let dead = zip(experiment.sites, estimate.values).filter { Self.areZero($0.1) }.map(\.0.name)
+      if dead.isEmpty { continue }
+      var reason = "the two runs agree there, or no gradient reaches it"
+      if case .relevance(let rules) = estimate.method, rules.attentionPattern {
+        reason += " (rule attention-pattern lets none through to queries, keys and patterns)"
+      }
+      texts.append(
+        "all estimates of \(dead.joined(separator: ", ")) by \(estimate.method.name) are 0: "
+          + reason)
+    }
+    texts += Self.ignoredPositions(setup)
+  }
+
+  /// What concerns the unpatched runs.
+  private init(_ setup: PatchSetup, _ metrics: PairMetrics) {
+    let experiment = setup.experiment
+    self.init(
+      setup.pairs, experiment.metric, metrics.clean, metrics.corrupted, metrics.margin,
+      compared: experiment.noise == nil, zero: experiment.replacement == .otherRun)
+  }
+
+  private static func areZero(_ effects: [Float]) -> Bool {
+    effects.allSatisfy { $0 == 0 || $0.isNaN }
+  }
+
+  /// Chosen positions that a sweep does not look at.
+  private static func ignoredPositions(_ setup: PatchSetup) -> [String] {
+    guard case .at = setup.experiment.positions else { return [] }
+    let whole = setup.experiment.sites.filter {
       Set($0.axes).isDisjoint(with: [.pos, .queryPos, .keyPos])
     }
-    if case .at = experiment.positions, !whole.isEmpty {
-      let names = whole.map(\.name).joined(separator: ", ")
-      texts.append("\(names): patched at all positions, not only at the chosen ones")
-    }
+    if whole.isEmpty { return [] }
+    let names = whole.map(\.name).joined(separator: ", ")
+    return ["\(names): patched at all positions, not only at the chosen ones"]
   }
 
   /// Looks at the unpatched runs of prompt pairs.
