@@ -55,18 +55,20 @@ public enum BLAS {
   }
 }
 
-/// A matrix product by OpenBLAS on the calling thread: `c = a·op(b) + beta·c`.
+/// A matrix product by OpenBLAS on the calling thread: `c = alpha·op(a)·op(b) + beta·c`.
 ///
-/// Shapes: `a [m, k]`, `b [k, n]` or, if `transposed`, `[n, k]`; `c [m, n]`; each with the distance
-/// between its rows.
+/// Shapes: `a [m, k]` or, if `leftTransposed`, `[k, m]`; `b [k, n]` or, if `transposed`, `[n, k]`;
+/// `c [m, n]`; each with the distance between its rows.
 @inline(__always)
 func sgemm(
   m: Int, n: Int, k: Int, alpha: Float = 1,
-  _ a: UnsafePointer<Float>, _ lda: Int, _ b: UnsafePointer<Float>, _ ldb: Int,
+  _ a: UnsafePointer<Float>, _ lda: Int, leftTransposed: Bool = false,
+  _ b: UnsafePointer<Float>, _ ldb: Int,
   transposed: Bool = false, beta: Float, _ c: UnsafeMutablePointer<Float>, _ ldc: Int
 ) {
   cblas_sgemm(
-    CblasRowMajor, CblasNoTrans, transposed ? CblasTrans : CblasNoTrans,
+    CblasRowMajor, leftTransposed ? CblasTrans : CblasNoTrans,
+    transposed ? CblasTrans : CblasNoTrans,
     blasint(m), blasint(n), blasint(k), alpha, a, blasint(lda), b, blasint(ldb),
     beta, c, blasint(ldc))
 }

@@ -35,8 +35,8 @@ public enum Activation: String, Sendable, CaseIterable {
     parallelRows(count, rowWork: 1) { range in
       let (from, to, n) = (x + range.lowerBound, y + range.lowerBound, range.count)
       switch self {
-      case .geluNew: nl_gelu_new(n, from, to)
-      case .gelu: nl_gelu_erf(n, from, to)
+      case .geluNew: nl_gelu(n, from, to, 0)
+      case .gelu: nl_gelu(n, from, to, 1)
       case .relu: for i in 0..<n { to[i] = from[i] < 0 ? 0 : from[i] }
       }
     }

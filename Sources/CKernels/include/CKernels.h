@@ -30,12 +30,14 @@ void nl_skinny_nt(
   const float *restrict w, ptrdiff_t ldw, const float *restrict bias, float *restrict y,
   ptrdiff_t ldy);
 
-// out[n] = gelu(in[n]) by the tanh formula (GPT-2's gelu_new), within 1e-6 |in|. The limits at
-// infinity are 0 and infinity; NaN stays NaN. `out` may be `in`.
-void nl_gelu_new(ptrdiff_t n, const float *in, float *out);
+// out[n] = gelu(in[n]) within 1e-6 |in|: by the tanh formula (GPT-2's gelu_new) or, if `exact`, by the
+// error function. The limits at infinity are 0 and infinity; NaN stays NaN. `out` may be `in`.
+void nl_gelu(ptrdiff_t n, const float *in, float *out, int exact);
 
-// Likewise by the error function.
-void nl_gelu_erf(ptrdiff_t n, const float *in, float *out);
+// out[n] = gradient[n] gelu'(in[n]) or, if `share`, gradient[n] gelu(in[n]) / in[n] (1/2 at 0).
+// `out` may be `in` or `gradient`.
+void nl_gelu_gradient(
+  ptrdiff_t n, const float *in, const float *gradient, float *out, int exact, int share);
 
 // For each of x[rows, d]: scale = sqrt(var + eps) with the biased variance,
 // normalized = (x - mean) / scale, y = normalized * gain[d] + bias[d]. gain and bias may be NULL (1
