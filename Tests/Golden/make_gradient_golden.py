@@ -297,9 +297,6 @@ def sweeps(name):
         all_sites = (direction == "noising") == (method == "relevance")
         yield Sweep("seven", direction, method=method, sites=tuple(SITES) if all_sites else small)
         yield Sweep("five", direction, method=method, sites=small)
-    if name == DEEP.name:
-        for direction, method in itertools.product(directions, methods):
-            yield Sweep("seven", direction, method=method, window=3, sites=("mlp_out", "head_z", "head_pattern"))
     if name == "tiny-ln":
         for direction, method, metric in itertools.product(directions, methods, METRICS):
             if metric != "logit-difference":
@@ -365,8 +362,7 @@ class Estimates(Experiment):
             summed = product.sum(gone) if gone else product  # a sum over no axes is one over all
             left = [axis for axis in own if axis in axes]
             layers.append(summed.permute([left.index(axis) for axis in axes]))
-        cells = len(layers) - sweep.window + 1
-        return torch.stack([sum(layers[i : i + sweep.window]) for i in range(cells)])
+        return torch.stack(layers)
 
     def identities(self, sweep, found):
         """What must hold of every sweep of estimates."""
@@ -381,7 +377,7 @@ class Estimates(Experiment):
             assert largest < 1e-10 if vanishes else largest > 1e-4, (sweep, site)
         if sweep.method == "attribution" and sweep.replacement == "other_run" and self.model.is_ln_free:
             # the read-out is linear: the last MLP's estimate is its effect
-            last = found["mlp_out"][:, -1] if sweep.metric == "logit-difference" and sweep.window == 1 else None
+            last = found["mlp_out"][:, -1] if sweep.metric == "logit-difference" else None
             if last is not None and sweep.set == "five":
                 with h5py.File(golden_file(FIXTURES, "tiny-lnfree")) as file:
                     exact = [

@@ -78,3 +78,17 @@ public struct GradientGolden {
     return found
   }
 }
+
+extension GradientGolden.Start {
+  /// The derivative by every logit, `[pos, d_vocab]`.
+  public func dense(_ config: GPT2Config) -> DoubleMatrix {
+    var dense = DoubleMatrix(tokens.count, config.dVocab)
+    for (row, position) in gradient.positions.enumerated() {
+      for column in 0..<gradient.values.shape[1] {
+        let token = gradient.tokens?[column] ?? column
+        dense[position, token] += Double(gradient.values.row(row)[column])
+      }
+    }
+    return dense
+  }
+}
