@@ -57,7 +57,8 @@ struct BenchCommand: ParsableCommand {
   private var names: [String] {
     [
       "open_and_first_token", "forward_1x15", "forward_8x64", "forward_1x512", "cache_all_1x512",
-    ] + BenchmarkSweep.named.map(\.name) + ["attribution_1x15"] + (tokenizer == nil ? [] : ["tokenize"])
+    ] + BenchmarkSweep.named.map(\.name) + ["attribution_1x15"]
+      + (tokenizer == nil ? [] : ["tokenize"])
   }
 
   private var wanted: [String]? { only?.split(separator: ",").map(String.init) }
