@@ -2,11 +2,13 @@
 """Checks that result files open cleanly in the readers that researchers use.
 
     check_results.py FILE...
+    check_results.py --same OLD NEW
 
 Each file is opened with h5py and with xarray through h5netcdf and netcdf4, and every group is walked:
 axes named and in their own group, units, long_name and sign_convention on findings, no object, half,
 boolean or compound types, checksums on chunked arrays, creation order tracked, and the same values
 from every reader. Prints a line for each file; the first fault ends with status 1 and its reason.
+With --same, NEW holds the arrays of OLD with the same values up to rounding.
 Needs h5py, numpy, xarray, h5netcdf and netCDF4.
 """
 
@@ -146,8 +148,53 @@ def check_file(path):
     return count
 
 
+# Rounding decides the rank of cells that are nearly zero.
+RANKED = ("spearman", "top10_overlap", "sign_flips")
+
+
+def tolerance(name, old):
+    """How far another machine's sums may be from ours."""
+    if name.startswith(RANKED):
+        return 0.25
+    scale = np.nanmax(np.abs(old), initial=0)
+    return (1e-3 if name.startswith(("pearson", "abs_error")) else 3e-4) * scale + 1e-6
+
+
+def compare(old_path, new_path):
+    with h5py.File(old_path) as old_file, h5py.File(new_path) as new_file:
+        def names(file):
+            found = []
+            file.visititems(
+                lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
+            return found
+
+        demand(names(old_file) == names(new_file), new_path, f"not the arrays of {old_path}")
+        worst = ("", 0.0)
+        for name in names(old_file):
+            old, new = old_file[name][()], new_file[name][()]
+            last = name.rsplit("/", 1)[-1]
+            if last == "conservation_error":  # rounding itself
+                continue
+            if old.dtype.kind != "f":
+                demand(np.array_equal(old, new), name, "other values")
+                continue
+            demand(old.shape == new.shape and np.array_equal(np.isnan(old), np.isnan(new)), name,
+                   "another shape, or NaN elsewhere")
+            error = np.nanmax(np.abs(new - old), initial=0) / tolerance(last, old)
+            demand(error <= 1, name, f"{error:.3g} times the tolerance away")
+            worst = max(worst, (name, error), key=lambda item: item[1])
+        return f"as {old_path}; largest difference {worst[1]:.2g} of the tolerance, at {worst[0]}"
+
+
 def main(paths):
-    if not paths:
+    if paths[:1] == ["--same"] and len(paths) == 3:
+        try:
+            print(f"{paths[2]}: {compare(*paths[1:])}")
+            return 0
+        except Fault as fault:
+            print(f"{paths[2]}: {fault}", file=sys.stderr)
+            return 1
+    if not paths or paths[0].startswith("-"):
         print(__doc__, file=sys.stderr)
         return 64
     for path in paths:

@@ -2,8 +2,7 @@
 //
 // Two papers' questions, put to the bundled models with 48 indirect-object prompts: does a backward
 // pass by rules repair attribution patching (RelP, arXiv:2508.21258)? Is attribution patching better
-// without LayerNorm (arXiv:2507.02559)?
-//     example-relp-vs-attribution [OUT.h5]
+// without LayerNorm (arXiv:2507.02559)? A path as argument keeps the numbers.
 import NormLens
 
 let methods: [AttributionPatching.Method] = [

@@ -14,9 +14,10 @@ struct PatchCommand: ParsableCommand {
       product for each weight. Effects are patched minus unpatched metric; normalized effects are 1 \
       for the clean run and 0 for the corrupted one (noising: 0 and -1).
 
-      activation is the truth: take it where you can wait. For neurons, large models or long sets, \
-      attribution, relevance and integrated-gradients estimate all cells at once; run activation \
-      beside them on a few prompts to see which of them, and where, to believe.
+      Methods: activation is the truth; take it where you can wait. The others estimate all cells at \
+      once, attribution by the gradient, relevance by the rules of RelP at the same cost, \
+      integrated-gradients at --steps times the cost and mostly nearest; run activation beside them \
+      on a few prompts to see which to believe, and where.
       """)
 
   @OptionGroup var model: ModelOptions
