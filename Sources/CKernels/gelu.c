@@ -29,8 +29,9 @@ NL_INLINE void gelu_new_slope16(f16 *v, const int share) {
   at_most(v, saturated);
   f16 e;
   exp_2u(v, &e);
-  f16 rest = 1.0f / (e + 1.0f), s = e * rest;
-  *v = share ? s : s + *v * s * rest * (*v * *v * (3 * 0.0713548163f) + 1.59576912f);
+  // Divided, s is exactly 1 where e is large.
+  f16 s = e / (e + 1.0f);
+  *v = share ? s : s + *v * s / (e + 1.0f) * (*v * *v * (3 * 0.0713548163f) + 1.59576912f);
 }
 
 // The normal distribution function and e = exp(-v^2 / 2): erfc by the rational approximation 7.1.26
