@@ -1,0 +1,208 @@
+import NormLens
+import TestSupport
+import Testing
+
+/// Keeps every gradient, and what makes up the parameters' gradients.
+private struct Recorder: BackwardVisitor {
+  var gradients: [Int: [HookName: Tensor]] = [:]
+  var steps: [Int: [ParameterStep: (input: Tensor, gradient: Tensor)]] = [:]
+  var wantsSteps = false
+
+  func wants(_ name: HookName) -> Bool { true }
+  mutating func visit(_ name: HookName, run: Int, _ gradient: Tensor) {
+    #expect(gradients[run]?[name] == nil, "\(name) twice")
+    gradients[run, default: [:]][name] = gradient
+  }
+  func wants(_ step: ParameterStep) -> Bool { wantsSteps }
+  mutating func visit(
+    _ step: ParameterStep, run: Int, input: () throws -> Tensor, gradient: Tensor
+  ) throws {
+    #expect(steps[run]?[step] == nil, "\(step) twice")
+    steps[run, default: [:]][step] = (try input(), gradient)
+  }
+}
+
+/// The backward pass against autograd in float64 (`Tests/Golden/make_gradient_golden.py`) and against
+/// the double-precision model.
+@Suite struct BackwardGoldenTests {
+  private func record(
+    _ model: GPT2, _ starts: [GradientGolden.Start], _ rules: BackwardRules,
+    from first: [Int]? = nil, steps: Bool = false
+  ) throws -> Recorder {
+    var recorder = Recorder(wantsSteps: steps)
+    let runs = try BaseRun.batch(model, starts.map(\.tokens))
+    try BackwardPass(model, runs, rules: rules, from: first)
+      .walk(from: starts.map(\.gradient), &recorder)
+    return recorder
+  }
+
+  /// Every hook, optional ones too, under every rule set; prompts of several lengths, read at one or
+  /// two positions, at an inner one, by some logits or the whole vocabulary, in one batch.
+  @Test(arguments: GradientGolden.models)
+  func everyHook(_ name: String) throws {
+    let golden = try GradientGolden(name)
+    let model = try golden.model()
+    let hooks = HookName.all(nLayers: model.config.nLayers, optional: true)
+    let sets = try golden.ruleSets()
+    #expect(sets.count == 7)
+    for set in sets {
+      let rules = try #require(GradientGolden.rules(set))
+      let starts = try golden.starts(rules: set)
+      let found = try record(model, starts, rules)
+      let comparison = Comparison("\(name), gradients, rules \(set)", relative: 1e-5)
+      for (run, start) in starts.enumerated() {
+        let expected = try golden.gradients(rules: set, prompt: start.name)
+        #expect(Set(expected.keys) == Set(hooks.map(\.rawValue)))
+        for hook in hooks {
+          let gradient = try #require(found.gradients[run]?[hook], "no gradient at \(hook)")
+          comparison.check(
+            "\(hook), prompt \(start.name)", gradient, try #require(expected[hook.rawValue]))
+        }
+      }
+      comparison.report("gradients")
+    }
+  }
+
+  /// From a later position on the gradients are those of the whole pass.
+  @Test(arguments: GradientGolden.models)
+  func laterPositions(_ name: String) throws {
+    let golden = try GradientGolden(name)
+    let model = try golden.model()
+    let starts = try golden.starts(rules: "ln+identity")
+    let first = [2, 0, 1]
+    let found = try record(model, starts, .relp, from: first)
+    let comparison = Comparison("\(name), gradients from later positions", relative: 1e-5)
+    for (run, start) in starts.enumerated() {
+      let expected = try golden.gradients(rules: "ln+identity", prompt: start.name)
+      for hook in HookName.all(nLayers: model.config.nLayers, optional: true) {
+        let whole = try #require(expected[hook.rawValue])
+        let gradient = try #require(found.gradients[run]?[hook])
+        comparison.check(
+          "\(hook), prompt \(start.name)", gradient,
+          whole.gathering(
+            Array(first[run]..<start.tokens.count), axis: hook.site.isAttention ? 1 : 0),
+          scale: max(whole.magnitude, 1e-30))
+      }
+    }
+    comparison.report("gradients")
+  }
+
+  /// What is handed over for the parameters: a step's input and the gradient at its output, whose
+  /// column sums are the gradient of its bias.
+  @Test(arguments: GradientGolden.models, [BackwardRules.gradient, .relp])
+  func parameterSteps(_ name: String, _ rules: BackwardRules) throws {
+    let golden = try GradientGolden(name)
+    let model = try golden.model()
+    let double = DoubleGPT2(model)
+    let starts = try golden.starts(rules: "none")
+    let found = try record(model, starts, rules, steps: true)
+    let comparison = Comparison(
+      "\(name), steps with parameters, rules \(rules.names)", relative: 2e-5)
+    let hasNorms = model.config.normalization != .none
+    for (run, start) in starts.enumerated() {
+      let forward = double.run(start.tokens)
+      let backward = double.gradients(
+        forward, from: start.dense(model.config), rules: rules)
+      var seen = 0
+      func check(_ step: ParameterStep, _ biases: [String], input: String?) throws {
+        let (x, gradient) = try #require(found.steps[run]?[step], "\(step) is missing")
+        seen += 1
+        let expected = try biases.flatMap { try #require(backward.biases[$0]).gradient }
+        let sums = (0..<gradient.shape[1]).map { column in
+          (0..<gradient.shape[0]).reduce(0) { $0 + Double(gradient[$1, column]) }
+        }
+        comparison.check("\(step), bias", sums, expected)
+        #expect(x.shape[0] == start.tokens.count)
+        if let input {
+          comparison.check("\(step), input", x.scalars.map(Double.init), forward[input].values)
+        }
+      }
+      for layer in 0..<model.config.nLayers {
+        let h = "blocks.\(layer)."
+        if hasNorms {
+          try check(.ln1(layer), ["\(h)ln1.b"], input: "\(h)ln1.hook_normalized")
+          try check(.ln2(layer), ["\(h)ln2.b"], input: "\(h)ln2.hook_normalized")
+        }
+        try check(.qkv(layer), ["\(h)b_Q", "\(h)b_K", "\(h)b_V"], input: nil)
+        try check(.attnOut(layer), ["\(h)b_O"], input: "\(h)attn.hook_z")
+        try check(.mlpIn(layer), ["\(h)b_in"], input: nil)
+        try check(.mlpOut(layer), ["\(h)b_out"], input: "\(h)mlp.hook_post")
+      }
+      if hasNorms { try check(.lnFinal, ["ln_final.b"], input: "ln_final.hook_normalized") }
+      #expect(found.steps[run]?.count == seen)
+    }
+    comparison.report("arrays")
+  }
+
+  /// The always-on hooks of longer prompts, of one token and of the whole context, against the
+  /// double-precision model, under every combination of rules.
+  @Test(arguments: Fixtures.checkpoints)
+  func doublePrecision(_ name: String) throws {
+    let model = try Models.load(name)
+    let golden = try Golden.open(name)
+    let double = DoubleGPT2(model)
+    let comparison = Comparison("\(name), gradients against double precision", relative: 2e-5)
+    let prompts = ["t1", "full", "b"]
+    let starts = try prompts.enumerated().map { index, prompt in
+      let tokens = try golden.tokens(prompt)
+      let values = Models.noise([1, 2], seed: UInt64(40 + index))
+      return GradientGolden.Start(
+        name: prompt, tokens: tokens,
+        gradient: LogitGradient(at: [tokens.count - 1], tokens: [1, 4], values))
+    }
+    let forward = starts.map { double.run($0.tokens) }
+    for bits in 0..<16 {
+      let rules = BackwardRules(
+        ln: bits & 1 > 0, identity: bits & 2 > 0, attentionPattern: bits & 4 > 0,
+        uniformAttention: bits & 8 > 0)
+      let found = try record(model, starts, rules)
+      for (run, start) in starts.enumerated() {
+        let expected = double.gradients(
+          forward[run], from: start.dense(model.config), rules: rules)
+        for (hook, gradient) in expected.values {
+          let name = try HookName(parsing: hook, nLayers: model.config.nLayers)
+          let tensor = try #require(found.gradients[run]?[name])
+          // One token attends to itself alone: nothing can come to its queries and keys.
+          let isNothing = gradient.magnitude < 1e-12
+          comparison.check(
+            "\(hook), \(rules.names), \(start.name)", tensor.scalars.map(Double.init),
+            gradient.values, scale: isNothing ? 1 : nil)
+        }
+      }
+    }
+    comparison.report("gradients")
+  }
+
+  /// A block adds to the stream: what it adds and what comes out have one gradient, bit for bit.
+  @Test(arguments: GradientGolden.models, [BackwardRules.gradient, .relp])
+  func sumsHandOnTheirGradient(_ name: String, _ rules: BackwardRules) throws {
+    let golden = try GradientGolden(name)
+    let model = try golden.model()
+    let starts = try golden.starts(rules: "none")
+    let found = try record(model, starts, rules)
+    for run in starts.indices {
+      func gradient(_ site: Site, _ layer: Int? = nil) throws -> [Float] {
+        try #require(found.gradients[run]?[HookName(site, layer: layer)]).scalars
+      }
+      for layer in 0..<model.config.nLayers {
+        #expect(try gradient(.mlpOut, layer) == gradient(.residPost, layer))
+        #expect(try gradient(.attnOut, layer) == gradient(.residMid, layer))
+        #expect(try gradient(.residPost, layer).contains { abs($0) > 1e-3 })
+        if layer > 0 {
+          #expect(try gradient(.residPre, layer) == gradient(.residPost, layer - 1))
+        }
+        // A head's own output is added, too.
+        let result = try #require(found.gradients[run]?[HookName(.result, layer: layer)])
+        let attnOut = try #require(found.gradients[run]?[HookName(.attnOut, layer: layer)])
+        for position in 0..<attnOut.shape[0] {
+          let heads = result.row(position)
+          for head in 0..<model.config.nHeads {
+            #expect(heads.row(head).scalars == attnOut.row(position).scalars)
+          }
+        }
+      }
+      #expect(try gradient(.embed) == gradient(.residPre, 0))
+      #expect(try gradient(.posEmbed) == gradient(.residPre, 0))
+    }
+  }
+}
