@@ -3,7 +3,8 @@ public import Tensors
 /// The activations that a run recorded, by hook.
 ///
 /// A prompt's activation has the site's shape: `[pos, d_model]`, `[pos, head, d_head]`,
-/// `[head, query_pos, key_pos]`. Prompts of a batch may differ in length; nothing is padded.
+/// `[head, query_pos, key_pos]`, and so has the gradient at it, which stands under the hook's name with
+/// `_grad` behind it. Prompts of a batch may differ in length; nothing is padded.
 public struct ActivationCache: Sendable {
   /// The model's configuration.
   public let config: GPT2Config
@@ -32,6 +33,14 @@ public struct ActivationCache: Sendable {
     if tensors[name] == nil { names.append(name) }
     tensors[name, default: []].append(tensor)
     precondition(tensors[name]?.count == prompt + 1, "ActivationCache: prompts out of order")
+  }
+
+  /// The hooks that `isIncluded` chooses.
+  func filtered(_ isIncluded: (HookName) -> Bool) -> ActivationCache {
+    var cache = ActivationCache(config: config, tokens: tokens, positions: positions)
+    cache.names = names.filter(isIncluded)
+    cache.tensors = tensors.filter { isIncluded($0.key) }
+    return cache
   }
 
   /// What was recorded of one prompt, as if it had been run alone.
@@ -76,7 +85,19 @@ public struct ActivationCache: Sendable {
     return try tensor(HookName(site, layer: resolved), prompt: prompt)
   }
 
-  /// The only prompt's activation at a hook given by its name or shorthand (`"resid_post-1"`).
+  /// One prompt's gradient at `site` in `layer`, shape as the site's; negative layers count from the
+  /// last.
+  ///
+  /// - Throws: `ModelError.notRecorded`, `.layerOutOfRange`.
+  public func gradient(
+    _ site: Site, layer: Int? = nil, prompt: Int = 0
+  ) throws(ModelError) -> Tensor {
+    let resolved = layer.map { $0 < 0 ? $0 + config.nLayers : $0 }
+    return try tensor(HookName(site, layer: resolved).gradient, prompt: prompt)
+  }
+
+  /// The only prompt's activation at a hook given by its name or shorthand (`"resid_post-1"`), or the
+  /// gradient there (`"resid_post-1_grad"`).
   public subscript(name: String) -> Tensor {
     get throws(ModelError) {
       try tensor(HookName(parsing: name, nLayers: config.nLayers))

@@ -64,6 +64,9 @@ public struct HookFilter: Sendable, Hashable, CustomStringConvertible {
   /// One element of the innermost axis, or all: a neuron of an MLP site, a key position of an
   /// attention site. For interventions only.
   public var element: Int?
+  /// Whether the gradients at these activations are meant, which `GPT2.runWithGradients` records; a
+  /// forward pass refuses them.
+  public var isGradient = false
 
   /// A choice of activations.
   public init(
@@ -80,6 +83,14 @@ public struct HookFilter: Sendable, Hashable, CustomStringConvertible {
   /// The one hook `name`.
   public init(_ name: HookName) {
     self.init(name.site, layers: name.layer.map { .layer($0) } ?? .all)
+    isGradient = name.isGradient
+  }
+
+  /// The gradients at these activations, without the activations themselves.
+  public var gradient: HookFilter {
+    var copy = self
+    copy.isGradient = true
+    return copy
   }
 
   /// This choice at `positions` only.
@@ -101,7 +112,7 @@ public struct HookFilter: Sendable, Hashable, CustomStringConvertible {
 
   /// How a person would write it.
   public var description: String {
-    var text = site.rawValue
+    var text = site.rawValue + (isGradient ? HookName.gradientSuffix : "")
     if site.isPerLayer {
       switch layers {
       case .all: break
@@ -117,9 +128,13 @@ public struct HookFilter: Sendable, Hashable, CustomStringConvertible {
 
   /// The hooks this choice means in a model of this configuration.
   ///
-  /// - Throws: `.layerOutOfRange`, or `.nothingMatches` for an empty list of layers or a head
-  ///   that does not exist.
+  /// - Throws: `.layerOutOfRange`, or `.nothingMatches` for gradients, an empty list of layers or a
+  ///   head that does not exist.
   public func names(_ config: GPT2Config) throws(ModelError) -> [HookName] {
+    if isGradient {
+      throw .nothingMatches(
+        filter: description, reason: "a forward pass has no gradients; use runWithGradients")
+    }
     if let head {
       guard site.hasHeadAxis || site.isAttention else {
         throw .nothingMatches(filter: description, reason: "'\(site.rawValue)' has no head axis")

@@ -1,18 +1,40 @@
 extension HookName {
   /// Reads a hook's full name (`blocks.3.attn.hook_pattern`) or TransformerLens' shorthand
-  /// (`k6`, `resid_post-1`, `pattern3`, `normalized2ln2`, `scale4ln1`).
+  /// (`k6`, `resid_post-1`, `pattern3`, `normalized2ln2`, `scale4ln1`), each with `_grad` behind it
+  /// for the gradient (`resid_pre0_grad`).
   ///
   /// - Parameters:
   ///   - text: the name.
   ///   - nLayers: how many blocks the model has; negative layers count from the last.
   /// - Throws: `ModelError.unknownHook` with the nearest name, `.layerOutOfRange`.
   public init(parsing text: String, nLayers: Int) throws(ModelError) {
-    if let name = HookName.fullName(text) {
+    if text.hasSuffix(HookName.gradientSuffix) {
+      self = try HookName.gradient(parsing: text, nLayers: nLayers)
+    } else if let name = HookName.fullName(text) {
       self = try name.checked(nLayers: nLayers, written: text)
     } else if let name = HookName.shorthand(text, nLayers: nLayers) {
       self = try name.checked(nLayers: nLayers, written: text)
     } else {
       throw .unknownHook(name: text, suggestion: HookName.nearest(to: text, nLayers: nLayers))
+    }
+  }
+
+  /// A gradient's name; what is wrong with it is said of the whole text.
+  private static func gradient(
+    parsing text: String, nLayers: Int
+  ) throws(ModelError) -> HookName {
+    do throws(ModelError) {
+      return try HookName(
+        parsing: String(text.dropLast(gradientSuffix.count)), nLayers: nLayers
+      ).gradient
+    } catch {
+      switch error {
+      case .unknownHook(_, let suggestion):
+        throw .unknownHook(name: text, suggestion: suggestion.map { $0 + gradientSuffix })
+      case .layerOutOfRange(_, let layer, let layers):
+        throw .layerOutOfRange(hook: text, layer: layer, layers: layers)
+      default: throw error
+      }
     }
   }
 

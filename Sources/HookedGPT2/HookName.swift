@@ -1,11 +1,14 @@
 /// The name of one activation of one block (or of the whole model): TransformerLens' string, typed.
 ///
-/// `HookName(.pattern, layer: 3).rawValue` is `blocks.3.attn.hook_pattern`.
+/// `HookName(.pattern, layer: 3).rawValue` is `blocks.3.attn.hook_pattern`; its gradient's name is
+/// `blocks.3.attn.hook_pattern_grad`.
 public struct HookName: Hashable, Sendable, CustomStringConvertible {
   /// Which activation.
   public let site: Site
   /// Which block; nil where the site belongs to the whole model.
   public let layer: Int?
+  /// Whether the gradient at the activation is meant, which a backward pass finds.
+  public let isGradient: Bool
 
   /// The hook of `site` in block `layer`.
   ///
@@ -14,14 +17,29 @@ public struct HookName: Hashable, Sendable, CustomStringConvertible {
     precondition(
       (layer != nil) == site.isPerLayer,
       "HookName: \(site) \(site.isPerLayer ? "needs a layer" : "has no layer")")
+    self.init(site, layer: layer, isGradient: false)
+  }
+
+  private init(_ site: Site, layer: Int?, isGradient: Bool) {
     self.site = site
     self.layer = layer
+    self.isGradient = isGradient
   }
+
+  /// The name of the gradient at this activation: the same with `_grad` behind it.
+  public var gradient: HookName { HookName(site, layer: layer, isGradient: true) }
+
+  /// The name of the activation itself.
+  public var activation: HookName { HookName(site, layer: layer, isGradient: false) }
 
   /// TransformerLens' name: `blocks.3.attn.hook_pattern`, `ln_final.hook_scale`.
   public var rawValue: String {
-    layer.map { "blocks.\($0).\(site.path)" } ?? site.path
+    (layer.map { "blocks.\($0).\(site.path)" } ?? site.path)
+      + (isGradient ? Self.gradientSuffix : "")
   }
+
+  /// What stands behind the name of a gradient.
+  static let gradientSuffix = "_grad"
 
   /// TransformerLens' name.
   public var description: String { rawValue }

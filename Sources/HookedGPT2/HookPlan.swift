@@ -17,14 +17,7 @@ struct HookPlan {
     prompts: [[Int]], stopAtLayer: Int?, config: GPT2Config
   ) throws(ModelError) {
     var recorded: Set<HookName> = []
-    for filter in hooks {
-      if filter.head != nil || filter.positions != .all || filter.element != nil {
-        throw .nothingMatches(
-          filter: filter.description,
-          reason: "whole activations are recorded; select positions for the run, heads afterwards")
-      }
-      recorded.formUnion(try filter.names(config))
-    }
+    for filter in hooks { recorded.formUnion(try filter.recordedNames(config)) }
     var edits: [HookName: [Intervention]] = [:]
     for intervention in interventions {
       let names = try intervention.target.names(config)
@@ -83,6 +76,18 @@ struct HookPlan {
         problem: "cannot be combined with an edit of attn_in, q_input, k_input or v_input "
           + "in the same layer; edit one of the two")
     }
+  }
+}
+
+extension HookFilter {
+  /// The hooks of a choice that is to be recorded.
+  func recordedNames(_ config: GPT2Config) throws(ModelError) -> [HookName] {
+    if head != nil || positions != .all || element != nil {
+      throw .nothingMatches(
+        filter: description,
+        reason: "whole activations are recorded; select positions for the run, heads afterwards")
+    }
+    return try names(config)
   }
 }
 

@@ -62,7 +62,8 @@ public struct BaseRun: Sendable {
     }
   }
 
-  private init(tokens: [Int], logits: Tensor, cache: ActivationCache) {
+  /// A run whose activations at `sites` of every layer `cache` has recorded.
+  init(tokens: [Int], logits: Tensor, cache: ActivationCache) {
     self.tokens = tokens
     self.logits = logits
     self.cache = cache

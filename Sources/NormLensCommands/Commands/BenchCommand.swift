@@ -14,7 +14,8 @@ struct BenchCommand: ParsableCommand {
       The bound of a sweep is what remains of its work if each cell is resumed at its layer and \
       position, at the matrix-product peak measured right before and after it; work that a cell \
       does not need is skipped as well, so that more than 100 % is possible. The sweep of 10,800 \
-      cells is run once.
+      cells is run once. Attribution estimates the sweeps of blocks, heads and heads by position \
+      from two packed forward passes and one backward pass.
       """)
 
   @Option(help: "The shape of the random model.") var config = "gpt2-small"
@@ -56,7 +57,7 @@ struct BenchCommand: ParsableCommand {
   private var names: [String] {
     [
       "open_and_first_token", "forward_1x15", "forward_8x64", "forward_1x512", "cache_all_1x512",
-    ] + BenchmarkSweep.named.map(\.name) + (tokenizer == nil ? [] : ["tokenize"])
+    ] + BenchmarkSweep.named.map(\.name) + ["attribution_1x15"] + (tokenizer == nil ? [] : ["tokenize"])
   }
 
   private var wanted: [String]? { only?.split(separator: ",").map(String.init) }
@@ -65,8 +66,8 @@ struct BenchCommand: ParsableCommand {
     let name: String
     let seconds: Double
     let bound: Double
-    /// Its time over that of a plain forward pass run in turn with it.
-    var ratioToForward: Double?
+    /// Its time over that of a plain forward pass run in turn with it, and the pass' name.
+    var ratio: (forward: String, value: Double)?
     /// The bytes of text that it tokenizes.
     var textBytes: Int?
   }
@@ -140,7 +141,33 @@ struct BenchCommand: ParsableCommand {
       let (seconds, bound) = try sweep.measure(repetitions: isLong ? 1 : repetitions)
       return Measurement(name: name, seconds: seconds, bound: bound)
     }
+    /// A plain pass and another operation in turn, so that a machine whose speed drifts drifts for
+    /// both.
+    func inTurn(
+      _ forward: String, _ batch: [[Int]], bound: Double, _ body: () throws -> Void
+    ) throws -> Measurement {
+      let pairs = try (0..<repetitions).map { _ in
+        (try time { _ = try model.run(batch: batch) }, try time(body))
+      }
+      return Measurement(
+        name: name, seconds: middle(pairs.map(\.1)), bound: bound,
+        ratio: (forward, middle(pairs.map { $0.1 / $0.0 })))
+    }
     switch name {
+    case "attribution_1x15":
+      let sites = PatchSite.blocks + PatchSite.heads + PatchSite.headsByPos
+      let sweep = BenchmarkSweep(
+        model: model, sites: sites, length: 15, bytes: try memory.limit)
+      let batch = [tokens(15, config)]
+      for _ in 0..<2 {
+        _ = try model.run(batch: batch)
+        try sweep.attribute()
+      }
+      let cost = Cost(attribution: config, length: 15)
+      return try inTurn(
+        "forward_1x15", batch,
+        bound: Swift.max(cost.flops / limits.sgemmFlops, cost.bytes / limits.bandwidth),
+        sweep.attribute)
     case "forward_1x15":
       let batch = [tokens(15, config)]
       return Measurement(
@@ -162,13 +189,8 @@ struct BenchCommand: ParsableCommand {
         size = cache.byteCount
       }
       try recorded()
-      // Plain and recorded in turn, so that a machine whose speed drifts drifts for both.
-      let pairs = try (0..<repetitions).map { _ in
-        (try time { _ = try model.run(batch: batch) }, try time(recorded))
-      }
-      return Measurement(
-        name: name, seconds: middle(pairs.map(\.1)), bound: bound(1, 512, extraBytes: size),
-        ratioToForward: middle(pairs.map { $0.1 / $0.0 }))
+      return try inTurn(
+        "forward_1x512", batch, bound: bound(1, 512, extraBytes: size), recorded)
     }
   }
 
@@ -223,6 +245,23 @@ struct BenchCommand: ParsableCommand {
       flops = 2 * rows * weights + attention
       bytes = 4 * (weights + rows * V)
     }
+
+    /// Two prompts forward with the logits of their last tokens, then one of them backward. Backward
+    /// each block's weights are multiplied once more and `W_in` twice, since the neurons are computed
+    /// again; the last block's MLP, `W_O` and queries only for the last token. Attention is 5/2 of the
+    /// forward one. The blocks are read from memory once each way, `W_U` once.
+    init(attribution config: GPT2Config, length: Int) {
+      let forward = Cost(config, prompts: 2, length: length, allLogits: false)
+      let (d, m) = (Double(config.dModel), Double(config.dMLP))
+      let (L, V, rows) = (Double(config.nLayers), Double(config.dVocab), Double(length))
+      let block = 4 * d * d + 3 * d * m
+      let attention = 2 * L * d * rows * (rows + 1)
+      weights = forward.weights
+      flops =
+        2 * (2 * rows * (weights - V * d) + 2 * V * d) + 2 * attention
+        + 2 * (rows * L * block - (rows - 1) * (block - 2 * d * d)) + 5 / 2 * attention
+      bytes = 4 * (2 * (weights - V * d) + V * d)
+    }
   }
 
   // MARK: output
@@ -244,8 +283,10 @@ struct BenchCommand: ParsableCommand {
         + "\(fixed(limits.sgemmFlops / 1e9, 0)) GFLOP/s, memory "
         + "\(fixed(limits.bandwidth / 1e9, 1)) GB/s; model \(self.config)", "", table.text,
     ]
-    if let ratio = results.compactMap(\.ratioToForward).first {
-      lines.append("cache_all_1x512 / forward_1x512, run in turn: \(fixed(ratio, 2))")
+    for result in results {
+      guard let ratio = result.ratio else { continue }
+      lines.append(
+        "\(result.name) / \(ratio.forward), run in turn: \(fixed(ratio.value, 2))")
     }
     if let tokenizing = results.first(where: { $0.textBytes != nil }) {
       lines.append("tokenize, on one core: \(fixed(speed(tokenizing) / 1e6, 1)) MB/s")

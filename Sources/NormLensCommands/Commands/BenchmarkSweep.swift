@@ -34,14 +34,22 @@ struct BenchmarkSweep {
 
   /// Runs the sweep once. The prompts differ from their first token on, so that no position is left
   /// out.
-  func run() throws {
+  func run() throws { _ = try patching.run(model, [pair]) }
+
+  /// Estimates the sweep once by attribution: two forward passes and a backward one.
+  func attribute() throws { _ = try AttributionPatching(of: patching).run(model, [pair]) }
+
+  private var patching: ActivationPatching {
+    var patching = ActivationPatching(of: sites)
+    patching.bytes = bytes
+    return patching
+  }
+
+  private var pair: PromptPair {
     let clean = (0..<length).map { ($0 * 7919 + 11) % model.config.dVocab }
     var corrupted = clean
     corrupted[0] = (clean[0] + 1) % model.config.dVocab
-    var patching = ActivationPatching(of: sites)
-    patching.bytes = bytes
-    _ = try patching.run(
-      model, [PromptPair(clean: clean, corrupted: corrupted, answer: 1, wrong: 2)])
+    return PromptPair(clean: clean, corrupted: corrupted, answer: 1, wrong: 2)
   }
 
   /// Runs the sweep some times between two measurements of the matrix-product peak: a machine that

@@ -69,7 +69,7 @@ struct HookOptions: ParsableArguments {
       return found
     }
     if let site = HookName.site(named: word) { return all.filter { $0.site == site } }
-    return [try HookName(parsing: word, nLayers: config.nLayers)]
+    return try HookFilter(HookName(parsing: word, nLayers: config.nLayers)).names(config)
   }
 
   private func layerSet(_ config: GPT2Config) throws -> Set<Int>? {
