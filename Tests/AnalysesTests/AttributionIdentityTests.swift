@@ -237,7 +237,11 @@ import Testing
       for site in sites {
         for (prompt, pair) in pairs.enumerated() {
           let cells = try found.cells(site.name, prompt: prompt, length: pair.length)
-          #expect(cells.values.allSatisfy { $0 == 0 } == (prompt == 1), "\(site) of \(prompt)")
+          let isNothing = cells.values.allSatisfy { $0 == 0 }
+          // In a single layer the last query is the same, whatever was before it.
+          let isSomething = prompt != 1 && (model.config.nLayers > 1 || site == .residPre)
+          #expect(prompt != 1 || isNothing, "\(site)")
+          #expect(!isSomething || !isNothing, "\(site) of \(prompt)")
           guard let axis = site.axes.firstIndex(where: { [.pos, .queryPos].contains($0) }) else {
             continue
           }
@@ -260,8 +264,9 @@ import Testing
     for site in sites {
       let (attribution, relevance) = (try found[0][site.name], try found[1][site.name])
       #expect(zip(attribution, relevance).allSatisfy { $0.bitPattern == $1.bitPattern })
-      // A single head that attends to one token only has nothing to move.
-      #expect(attribution.contains { abs($0) > 1e-6 }, "\(site)")
+      // In a single layer the last query is the same, whatever was before it.
+      let isSomething = model.config.nLayers > 1 || site == .residPre
+      #expect(!isSomething || attribution.contains { abs($0) > 1e-6 }, "\(site)")
     }
     let relp = try estimates(model, pairs, sites, [.relevance(.relp)], direction)[0]
     #expect(try relp["resid_pre"] != found[0]["resid_pre"])
