@@ -2,16 +2,17 @@ import NormLens
 import TestSupport
 import Testing
 
-/// The variables of an activation patching result, read by what stands along their axes.
+/// The variables of a patching result, exact or estimated, read by what stands along their axes.
 struct SweepValues {
   let result: ResultSet
   let group: ResultGroup
   let cleanMetric: [Double]
   let corruptedMetric: [Double]
 
-  init(_ result: ResultSet) throws {
+  /// - Parameter method: the group under `patch`.
+  init(_ result: ResultSet, method: String = "activation") throws {
     self.result = result
-    group = try result.group("patch/activation")
+    group = try result.group("patch/\(method)")
     cleanMetric = try result.doubles("patch", "clean_metric")
     corruptedMetric = try result.doubles("patch", "corrupted_metric")
   }

@@ -70,10 +70,10 @@ public struct DoubleMatrix: Equatable, Sendable {
     zip(values, other.values).reduce(0) { $0 + ($1.0 == 0 || $1.1 == 0 ? 0 : $1.0 * $1.1) }
   }
 
-  static func + (a: DoubleMatrix, b: DoubleMatrix) -> DoubleMatrix { a.combined(b, +) }
+  public static func + (a: DoubleMatrix, b: DoubleMatrix) -> DoubleMatrix { a.combined(b, +) }
 
   /// The matrix product.
-  static func * (a: DoubleMatrix, b: DoubleMatrix) -> DoubleMatrix {
+  public static func * (a: DoubleMatrix, b: DoubleMatrix) -> DoubleMatrix {
     precondition(a.columns == b.rows)
     var product = DoubleMatrix(a.rows, b.columns)
     for i in 0..<a.rows {
@@ -90,7 +90,7 @@ public struct DoubleMatrix: Equatable, Sendable {
   }
 
   /// The columns added up.
-  var columnSums: [Double] {
+  public var columnSums: [Double] {
     (0..<columns).map { c in (0..<rows).reduce(0) { $0 + self[$1, c] } }
   }
 }
@@ -480,6 +480,45 @@ public struct DoubleGPT2 {
     found.values["hook_embed"] = g
     found.values["hook_pos_embed"] = g
     return found
+  }
+
+  /// Of every step with parameters its input and the gradient at its output.
+  public func parameterSteps(
+    _ run: Run, _ gradients: Gradients
+  ) -> [ParameterStep: (input: DoubleMatrix, gradient: DoubleMatrix)] {
+    var steps: [ParameterStep: (input: DoubleMatrix, gradient: DoubleMatrix)] = [:]
+    /// A norm's output, and the norm itself as a step; without norms the stream.
+    func read(_ norm: Norm?, _ step: ParameterStep, _ path: String, _ stream: String)
+      -> DoubleMatrix
+    {
+      guard let norm else { return run[stream] }
+      let (x, g) = (run["\(path).hook_normalized"], gradients["\(path).hook_normalized"])
+      let d = x.columns
+      // The gradient at the norm's output, before the gain.
+      steps[step] = (
+        x, DoubleMatrix(x.rows, d, g.values.indices.map { g.values[$0] / norm.gain[$0 % d] })
+      )
+      return DoubleMatrix(
+        x.rows, d, x.values.indices.map { x.values[$0] * norm.gain[$0 % d] + norm.bias[$0 % d] })
+    }
+    for (layer, block) in blocks.enumerated() {
+      let h = "blocks.\(layer)."
+      let (q, k, v) = (
+        gradients["\(h)attn.hook_q"], gradients["\(h)attn.hook_k"], gradients["\(h)attn.hook_v"]
+      )
+      steps[.qkv(layer)] = (
+        read(block.ln1, .ln1(layer), "\(h)ln1", "\(h)hook_resid_pre"),
+        DoubleMatrix(
+          q.rows, 3 * q.columns, (0..<q.rows).flatMap { q.row($0) + k.row($0) + v.row($0) })
+      )
+      steps[.attnOut(layer)] = (run["\(h)attn.hook_z"], gradients["\(h)hook_attn_out"])
+      steps[.mlpIn(layer)] = (
+        read(block.ln2, .ln2(layer), "\(h)ln2", "\(h)hook_resid_mid"), gradients["\(h)mlp.hook_pre"]
+      )
+      steps[.mlpOut(layer)] = (run["\(h)mlp.hook_post"], gradients["\(h)hook_mlp_out"])
+    }
+    _ = read(lnFinal, .lnFinal, "ln_final", "unembed.hook_in")
+    return steps
   }
 
   /// From the gradient at what the next matrix reads to that at the stream.

@@ -11,6 +11,11 @@ public struct GradientGolden {
     public let tokens: [Int]
     /// The number's derivative by the logits.
     public let gradient: LogitGradient
+
+    /// A prompt, and a number of its logits.
+    public init(name: String, tokens: [Int], gradient: LogitGradient) {
+      (self.name, self.tokens, self.gradient) = (name, tokens, gradient)
+    }
   }
 
   /// The models with such a file.
