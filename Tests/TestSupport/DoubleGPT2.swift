@@ -70,6 +70,7 @@ public struct DoubleMatrix: Equatable, Sendable {
     zip(values, other.values).reduce(0) { $0 + ($1.0 == 0 || $1.1 == 0 ? 0 : $1.0 * $1.1) }
   }
 
+  /// The sum, entry by entry.
   public static func + (a: DoubleMatrix, b: DoubleMatrix) -> DoubleMatrix { a.combined(b, +) }
 
   /// The matrix product.
