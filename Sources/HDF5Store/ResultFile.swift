@@ -14,25 +14,10 @@ public enum ResultFile {
   ///
   /// - Throws: `unstorable` for names that the format cannot hold, `cannotCreate`, `ioFailed`.
   public static func write(_ set: ResultSet, to path: String) throws(HDF5Error) {
-    let groups = set.groups.map { group in
-      ResultFileWriter.Group(
-        path: group.path, dimensions: group.dimensions,
-        variables: group.variables.map { variable in
-          let scalar = ResultFileWriter.ScalarType(of: variable.values).byteCount
-          return ResultFileWriter.Variable(
-            variable, isCompressed: variable.values.count * scalar <= compressedBytes)
-        }, attributes: group.attributes)
-    }
     let writer = try ResultFileWriter(
-      path: path, title: set.title, provenance: set.provenance, groups: groups)
-    for group in set.groups {
-      for variable in group.variables {
-        let shape = group.shape(of: variable)
-        try writer.write(
-          group: group.path, variable: variable.name, start: shape.map { _ in 0 }, count: shape,
-          values: variable.values)
-      }
-    }
+      path: path, title: set.title, provenance: set.provenance,
+      groups: set.groups.map { ResultFileWriter.Group($0) })
+    for group in set.groups { try writer.write(group) }
     try writer.finish()
   }
 

@@ -109,6 +109,16 @@ public final class ResultFileWriter: @unchecked Sendable {
       self.variables = variables
       self.attributes = attributes
     }
+
+    /// The declaration of a group's variables, and of further ones.
+    public init(_ group: ResultGroup, further: [Variable] = []) {
+      self.init(
+        path: group.path, dimensions: group.dimensions,
+        variables: group.variables.map { variable in
+          let bytes = variable.values.count * ScalarType(of: variable.values).byteCount
+          return Variable(variable, isCompressed: bytes <= ResultFile.compressedBytes)
+        } + further, attributes: group.attributes)
+    }
   }
 
   /// A variable in the open file.
@@ -121,7 +131,10 @@ public final class ResultFileWriter: @unchecked Sendable {
   /// The file that is being written, as it was given.
   public let path: String
   private let output: AtomicFile
+  private let provenance: Provenance
+  private var declared: [Group]
   private var root: HDF5Object?
+  private var made: [String: HDF5Object] = [:]
   private var targets: [String: Target] = [:]
 
   /// Creates the file with everything but the values.
@@ -132,6 +145,8 @@ public final class ResultFileWriter: @unchecked Sendable {
   ) throws(HDF5Error) {
     try ResultRules.check(groups, provenance, path)
     self.path = path
+    self.provenance = provenance
+    declared = groups
     self.output = try AtomicFile(path: path)
     try HDF5Library.locked { () throws(HDF5Error) in
       do throws(HDF5Error) {
@@ -145,6 +160,41 @@ public final class ResultFileWriter: @unchecked Sendable {
 
   deinit {
     HDF5Library.lockedCleanup { abandon() }
+  }
+
+  /// Declares groups that were not known when the file was begun.
+  ///
+  /// - Throws: `unstorable` for declarations that contradict each other, `ioFailed`; then nothing of
+  ///   the file is left.
+  public func add(_ groups: [Group]) throws(HDF5Error) {
+    let path = path
+    try HDF5Library.locked { () throws(HDF5Error) in
+      do throws(HDF5Error) {
+        try ResultRules.check(declared + groups, provenance, path)
+        declared += groups
+        guard let root else {
+          throw HDF5Error.ioFailed(path: path, object: "groups", reason: "the file is finished")
+        }
+        try root.removeAttribute("groups")
+        try root.setAttributes(["groups": .strings(declared.map(\.path))], style: .variableLength)
+        try create(groups, in: root)
+      } catch {
+        abandon()
+        throw error
+      }
+    }
+  }
+
+  /// Writes all values of a declared group's variables.
+  ///
+  /// - Precondition: the variables are declared with these axes and types.
+  public func write(_ group: ResultGroup) throws(HDF5Error) {
+    for variable in group.variables {
+      let shape = group.shape(of: variable)
+      try write(
+        group: group.path, variable: variable.name, start: shape.map { _ in 0 }, count: shape,
+        values: variable.values)
+    }
   }
 
   /// Writes part of a variable.
@@ -207,7 +257,7 @@ public final class ResultFileWriter: @unchecked Sendable {
     try HDF5Library.locked { () throws(HDF5Error) in
       guard let root else { return }
       do throws(HDF5Error) {
-        targets = [:]
+        (targets, made) = ([:], [:])
         try root.closeFile()
         self.root = nil
       } catch {
@@ -225,7 +275,7 @@ public final class ResultFileWriter: @unchecked Sendable {
   }
 
   private func abandon() {
-    targets = [:]
+    (targets, made) = ([:], [:])
     _ = root?.file.handle.close()
     root = nil
     output.discard()
@@ -248,7 +298,10 @@ public final class ResultFileWriter: @unchecked Sendable {
         "groups": .strings(groups.map(\.path)),
       ], style: .variableLength)
     try root.setAttributes(provenance.facts, style: .variableLength)
-    var made: [String: HDF5Object] = [:]
+    try create(groups, in: root)
+  }
+
+  private func create(_ groups: [Group], in root: HDF5Object) throws(HDF5Error) {
     for group in groups {
       var parent = root
       var place = ""

@@ -1,0 +1,93 @@
+public import HookedGPT2
+public import Results
+public import Tensors
+
+/// What looks at the activations of every prompt, a batch at a time, and keeps only what it needs:
+/// its memory does not grow with the number of prompts.
+///
+/// Several collectors share one pass over the prompts (``CollectionPass``).
+public protocol Collector {
+  /// What the pass must record.
+  var hooks: [HookFilter] { get }
+  /// What is written prompt by prompt.
+  var tables: [PromptTable] { get }
+  /// Takes a batch in.
+  ///
+  /// - Throws: `AnalysisError`, `ModelError`; what the sink throws.
+  mutating func collect(_ batch: CollectedBatch, into sink: any PromptSink) throws
+  /// What was found over all prompts.
+  ///
+  /// - Throws: `AnalysisError`.
+  func findings() throws -> [ResultGroup]
+}
+
+extension Collector {
+  /// Nothing, where a collector does not say otherwise.
+  public var tables: [PromptTable] { [] }
+}
+
+/// The activations of some prompts that ran together.
+public struct CollectedBatch {
+  /// The model.
+  public let model: GPT2
+  /// What was recorded; its prompt 0 is `firstPrompt`.
+  public let cache: ActivationCache
+  /// The index of the batch's first prompt among all.
+  public let firstPrompt: Int
+
+  /// How many prompts the batch holds.
+  public var count: Int { cache.promptCount }
+
+  /// The tokens of the batch's prompt `index`.
+  public func length(_ index: Int) -> Int { cache.tokens[index].count }
+
+  /// An activation of all prompts below one another from position `first` on, shape `[rows, …]`;
+  /// prompts that end before it have no rows.
+  ///
+  /// - Throws: `ModelError.notRecorded`.
+  public func rows(_ name: HookName, from first: Int = 0) throws -> Tensor {
+    let parts = try (0..<count).map { index in
+      let tensor = try cache.tensor(name, prompt: index)
+      return first == 0 ? tensor : tensor.rows(min(first, tensor.shape[0])..<tensor.shape[0])
+    }
+    return parts.count == 1 ? parts[0] : Tensor.concatenating(parts)
+  }
+}
+
+/// One pass over prompts that feeds collectors.
+public struct CollectionPass {
+  /// The prompts.
+  public var prompts: [Prompt]
+  /// How many prompts run at once.
+  public var batchSize: Int
+
+  /// A pass over prompts.
+  public init(_ prompts: [Prompt], batchSize: Int = 8) {
+    self.prompts = prompts
+    self.batchSize = batchSize
+  }
+
+  /// Runs the model on all prompts, without logits.
+  ///
+  /// - Parameters:
+  ///   - model: any model.
+  ///   - collectors: what looks on; changed in place.
+  ///   - sink: where the values of each prompt go.
+  ///   - progress: told after each batch how many prompts are done; may throw to stop.
+  /// - Throws: `ModelError`; what the collectors, the sink and `progress` throw.
+  /// - Complexity: one forward pass a prompt; memory for the activations of one batch.
+  public func run(
+    _ model: GPT2, _ collectors: inout [any Collector], into sink: any PromptSink,
+    progress: (Int) throws -> Void = { _ in }
+  ) throws {
+    let hooks = collectors.flatMap(\.hooks)
+    for start in stride(from: 0, to: prompts.count, by: max(batchSize, 1)) {
+      let batch = prompts[start..<min(prompts.count, start + max(batchSize, 1))]
+      let (_, cache) = try model.runWithCache(
+        batch: batch.map(\.tokens), hooks: hooks, logits: .none)
+      let collected = CollectedBatch(model: model, cache: cache, firstPrompt: start)
+      for index in collectors.indices { try collectors[index].collect(collected, into: sink) }
+      try progress(start + batch.count)
+    }
+  }
+}
