@@ -228,8 +228,8 @@ struct Estimates {
   let method: AttributionPatching.Method
   /// The estimates of each site, `[prompt, axes…]`; NaN where there is no cell.
   private(set) var values: [[Float]]
-  /// Prompts whose metric has no slope at the run that is patched.
-  private(set) var flat: [Int] = []
+  /// Prompts with a run at which the metric has a slope, and with one at which it has none.
+  private var (withSlope, withoutSlope): (Set<Int>, Set<Int>) = ([], [])
   private(set) var ledger: ConservationLedger?
   private let setup: PatchSetup
 
@@ -241,6 +241,9 @@ struct Estimates {
     }
     if keepsLedger { ledger = ConservationLedger(setup.model, prompts: setup.pairs.count) }
   }
+
+  /// Prompts whose metric has no slope at any run that was looked at.
+  var flat: [Int] { withoutSlope.subtracting(withSlope).sorted() }
 
   /// Estimates the effects of a group.
   mutating func add(_ runs: [PairRuns], _ means: ReferenceMeans?, _ group: Range<Int>) throws {
@@ -291,9 +294,10 @@ struct Estimates {
       let gradient = try pairs[pair].gradient(at: run, prompt: prompt)
       if gradient.values.maximumMagnitude == 0 {
         // Nothing comes down.
-        if flat.last != prompt { flat.append(prompt) }
+        withoutSlope.insert(prompt)
         continue
       }
+      withSlope.insert(prompt)
       if ledger == nil && !changes(prompt) { continue }
       ledger?.take(prompt: prompt, run.logits, gradient)
       bases.append(run)
