@@ -23,10 +23,11 @@ extension HookName {
   private static func gradient(
     parsing text: String, nLayers: Int
   ) throws(ModelError) -> HookName {
+    let name = String(text.dropLast(gradientSuffix.count))
+    // A gradient has no gradient.
+    if name.hasSuffix(gradientSuffix) { throw .unknownHook(name: text, suggestion: nil) }
     do throws(ModelError) {
-      return try HookName(
-        parsing: String(text.dropLast(gradientSuffix.count)), nLayers: nLayers
-      ).gradient
+      return try HookName(parsing: name, nLayers: nLayers).gradient
     } catch {
       switch error {
       case .unknownHook(_, let suggestion):

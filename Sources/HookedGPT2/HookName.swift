@@ -29,9 +29,6 @@ public struct HookName: Hashable, Sendable, CustomStringConvertible {
   /// The name of the gradient at this activation: the same with `_grad` behind it.
   public var gradient: HookName { HookName(site, layer: layer, isGradient: true) }
 
-  /// The name of the activation itself.
-  public var activation: HookName { HookName(site, layer: layer, isGradient: false) }
-
   /// TransformerLens' name: `blocks.3.attn.hook_pattern`, `ln_final.hook_scale`.
   public var rawValue: String {
     (layer.map { "blocks.\($0).\(site.path)" } ?? site.path)

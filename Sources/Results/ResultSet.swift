@@ -44,7 +44,6 @@ public struct ResultSet: Sendable, Equatable {
 
   /// This result as one of several in a file: its groups below `path`, and where its numbers come
   /// from as attributes of a group at `path` itself.
-  ///
   public func nested(under path: String) -> ResultSet {
     let top = ResultGroup(
       path: path, dimensions: [], variables: [], attributes: provenance.facts)

@@ -7,15 +7,6 @@ import Testing
   typealias Method = AttributionPatching.Method
   typealias Direction = ActivationPatching.Direction
 
-  /// The estimates of a method, read as a sweep's effects are.
-  static func values(_ result: ResultSet, _ method: Method) throws -> SweepValues {
-    var result = result
-    result.groups.removeAll { $0.path == "patch/activation" }
-    let index = try #require(result.groups.firstIndex { $0.path == "patch/\(method.group)" })
-    result.groups[index].path = "patch/activation"
-    return try SweepValues(result)
-  }
-
   private let customSites =
     ActivationPatchingTests.customSites + [
       PatchSite("everything", of: .attnScores, over: [.layer]),
@@ -127,7 +118,7 @@ import Testing
     let result = try AttributionPatching(of: patching, by: methods).run(model, pairs)
     for method in methods {
       let comparison = EffectComparison("\(title), \(method.name)")
-      let found = try Self.values(result, method)
+      let found = try SweepValues(result, method: method.group)
       for (prompt, pair) in pairs.enumerated() {
         let expected = try naive(model, patching, pair, method)
         let logit = Double(try model.run(pair.clean).maximumMagnitude)
@@ -188,147 +179,6 @@ import Testing
       PatchingModels.equalPairs(name, model))
   }
 
-  // MARK: identities
-
-  /// Without rules relevance is the derivative, bit for bit, together and apart.
-  @Test(arguments: PatchingModels.all)
-  func rulesOffIsAttribution(_ name: String) throws {
-    let model = try PatchingModels.load(name)
-    let pairs = try PatchingModels.equalPairs(name, model)
-    let sweep = ActivationPatching(of: sites(name))
-    let both = try AttributionPatching(of: sweep, by: [.attribution, .relevance(.gradient)])
-      .run(model, pairs)
-    let alone = try AttributionPatching(of: sweep, by: [.relevance(.gradient)]).run(model, pairs)
-    for site in sweep.sites {
-      let expected = try both.doubles("patch/attribution", site.name)
-      #expect(try both.doubles("patch/relevance", site.name) == expected, "\(site)")
-      #expect(try alone.doubles("patch/relevance", site.name) == expected, "\(site)")
-    }
-    #expect(both[group: "patch/relevance"]?.attributes["rules"] == .string("none"))
-  }
-
-  /// The same prompt twice: every estimate is 0, whatever the method.
-  @Test(arguments: PatchingModels.all)
-  func nothingChanges(_ name: String) throws {
-    let model = try PatchingModels.load(name)
-    let pairs = try PatchingModels.equalPairs(name, model).map {
-      PromptPair(clean: $0.clean, corrupted: $0.clean, answer: $0.answer, wrong: $0.wrong)
-    }
-    let methods: [Method] = [
-      .attribution, .relevance(.relp), .integratedGradients(steps: 2),
-    ]
-    for metric in [Metric.logitDifference, .kl] {
-      let sweep = ActivationPatching(of: sites(name), metric: metric)
-      let result = try AttributionPatching(of: sweep, by: methods).run(model, pairs)
-      for method in methods {
-        for site in sweep.sites {
-          let values = try result.doubles("patch/\(method.group)", site.name)
-          #expect(values.allSatisfy { $0 == 0 && $0.sign == .plus }, "\(method.name) \(site)")
-        }
-      }
-      let texts = warnings(result)
-      #expect(texts.contains { $0.contains("identical") })
-    }
-  }
-
-  /// Before the first token that differs nothing differs, and no estimate is other than 0.
-  @Test(arguments: PatchingModels.all)
-  func nothingBeforeTheFirstDifference(_ name: String) throws {
-    let model = try PatchingModels.load(name)
-    let pairs = try PatchingModels.equalPairs(name, model)
-    let sweep = ActivationPatching(of: [.residPre, .headZByPos, .headKByPos, .headPatternByPos])
-    let methods: [Method] = [.attribution, .relevance(.relp), .integratedGradients(steps: 2)]
-    let result = try AttributionPatching(of: sweep, by: methods).run(model, pairs)
-    for method in methods {
-      let found = try Self.values(result, method)
-      for (prompt, pair) in pairs.enumerated() {
-        let start = zip(pair.clean, pair.corrupted).prefix { $0 == $1 }.count
-        for site in sweep.sites {
-          let axis = try #require(site.axes.firstIndex { [.pos, .queryPos].contains($0) })
-          let cells = try found.cells(site.name, prompt: prompt, length: pair.length)
-          #expect(cells.allSatisfy { $0.key[axis] >= start || $0.value == 0 }, "\(site)")
-          #expect(cells.contains { $0.value != 0 })
-        }
-      }
-    }
-  }
-
-  /// The heads' outputs add up to attention's, at each position; the attributions, too.
-  @Test(arguments: PatchingModels.all)
-  func headsAddUp(_ name: String) throws {
-    let model = try PatchingModels.load(name)
-    let pairs = try PatchingModels.equalPairs(name, model)
-    let sweep = ActivationPatching(of: [
-      .attnOut, .headZByPos, PatchSite("result", of: .result, over: [.layer, .pos, .head]),
-    ])
-    let methods: [Method] = [.attribution, .relevance(.relp), .integratedGradients(steps: 2)]
-    let result = try AttributionPatching(of: sweep, by: methods).run(model, pairs)
-    for method in methods {
-      let path = "patch/\(method.group)"
-      let whole = try result.doubles(path, "attn_out")
-      let comparison = Comparison("\(name), \(method.name): heads add up", relative: 1e-5)
-      for site in ["head_z_by_pos", "result"] {
-        let heads = try result.doubles(path, site)
-        let count = model.config.nHeads
-        let sums = whole.indices.map { heads[$0 * count..<($0 + 1) * count].reduce(0, +) }
-        comparison.check(site, sums, whole)
-      }
-      comparison.report()
-    }
-  }
-
-  /// The path that integrated gradients follow is complete: its estimates at the embeddings add up to
-  /// the difference of the metrics, with an error that falls with the square of the steps.
-  @Test(arguments: ["tiny-ln", "tiny-lnfree", "mini", "mini-lnfree"])
-  func completeness(_ name: String) throws {
-    let model = try PatchingModels.load(name)
-    let pairs = try PatchingModels.equalPairs(name, model)
-    let site = PatchSite("stream", of: .residPre, over: [.layer])
-    func misses(_ steps: Int) throws -> [Double] {
-      let method = Method.integratedGradients(steps: steps)
-      let result = try AttributionPatching(of: .init(of: site), by: [method]).run(model, pairs)
-      let found = try Self.values(result, method)
-      return try pairs.indices.map { prompt in
-        let gap = found.cleanMetric[prompt] - found.corruptedMetric[prompt]
-        let sum = try #require(
-          try found.cells("stream", prompt: prompt, length: pairs[0].length)[[0]])
-        return abs(sum - gap)
-      }
-    }
-    let (coarse, fine) = (try misses(16), try misses(64))
-    let (a, b) = (coarse.max() ?? 0, fine.max() ?? 0)
-    print("\(name): completeness misses \(a) with 16 steps, \(b) with 64")
-    // A sixteenth, as far as the curve is smooth at such steps and float32 goes.
-    #expect(b <= a / 6 + 1e-5)
-  }
-
-  /// In a model without norms a linear metric is linear in what the last layer adds.
-  @Test(arguments: ["tiny-lnfree", "mini-lnfree"])
-  func exactAtTheEnd(_ name: String) throws {
-    let model = try PatchingModels.load(name)
-    let pairs = try PatchingModels.equalPairs(name, model)
-    var sweep = ActivationPatching(of: [
-      .mlpOut, PatchSite("resid_post", of: .residPost, over: [.layer, .pos]),
-    ])
-    sweep.layers = [-1]
-    let methods: [Method] = [.attribution, .relevance(.relp), .integratedGradients(steps: 3)]
-    let exact = try sweep.run(model, pairs)
-    let result = try AttributionPatching(of: sweep, by: methods).run(model, pairs)
-    for method in methods {
-      let comparison = EffectComparison("\(name), \(method.name): the last layer")
-      for site in sweep.sites {
-        for (prompt, pair) in pairs.enumerated() {
-          comparison.check(
-            "\(site)",
-            try Self.values(result, method).cells(site.name, prompt: prompt, length: pair.length),
-            try SweepValues(exact).cells(site.name, prompt: prompt, length: pair.length),
-            logit: Double(try model.run(pair.clean).maximumMagnitude))
-        }
-      }
-      comparison.report()
-    }
-  }
-
   // MARK: choices
 
   /// Chosen layers and positions, in any order, are those of the whole sweep; small groups, too.
@@ -352,7 +202,9 @@ import Testing
     }
     #expect(told == [1, 2, 3])
     for method in methods {
-      let (all, some) = (try Self.values(whole, method), try Self.values(part, method))
+      let (all, some) = (
+        try SweepValues(whole, method: method.group), try SweepValues(part, method: method.group)
+      )
       let comparison = EffectComparison("\(name), \(method.name): parts of a sweep")
       for site in sites {
         for (prompt, pair) in pairs.enumerated() {
@@ -384,7 +236,7 @@ import Testing
     let method = Method.integratedGradients(steps: 64)
     let result = try AttributionPatching(of: sweep, by: [.attribution, method])
       .run(model, pairs)
-    let found = try Self.values(result, method)
+    let found = try SweepValues(result, method: method.group)
     for prompt in pairs.indices {
       let gap = found.cleanMetric[prompt] - found.corruptedMetric[prompt]
       let cells = try found.cells("stream", prompt: prompt, length: pairs[0].length)
@@ -463,6 +315,24 @@ import Testing
       )
         == true)
     #expect(!warnings(result).contains { $0.hasPrefix("all estimates") })
+  }
+
+  /// Where only some of the runs between two have no slope, integrated gradients find effects, and
+  /// nothing is said.
+  @Test func slopeInPlaces() throws {
+    let model = try PatchingModels.load("mini")
+    let pairs = try PatchingModels.equalPairs("mini", model)
+    let hinge = Metric(
+      "hinge", units: "logit",
+      gradient: { $0.answer[0] > $0.wrong[0] ? .init(answer: [1], wrong: [-1]) : .init() }
+    ) { max(0, $0.answer[0] - $0.wrong[0]) }
+    let sweep = ActivationPatching(of: .residPre, metric: hinge)
+    let methods: [Method] = [.attribution, .integratedGradients(steps: 8)]
+    let result = try AttributionPatching(of: sweep, by: methods).run(model, pairs)
+    #expect(try result.doubles("patch/attribution", "resid_pre").allSatisfy { $0 == 0 })
+    #expect(try result.doubles("patch/integrated_gradients", "resid_pre").contains { $0 != 0 })
+    let texts = warnings(result).filter { $0.contains("no slope") }
+    #expect(texts.count == 1 && texts.first?.contains("estimates by attribution are 0") == true)
   }
 
   /// What concerns the runs is said in the words of the exact sweep.

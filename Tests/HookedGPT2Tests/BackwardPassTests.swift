@@ -82,6 +82,19 @@ private struct ParameterCollector: BackwardVisitor {
     return collector
   }
 
+  /// The slope of a number at 0, by central differences of the fourth order.
+  private static func slope(step h: Float, _ number: (Float) throws -> Double) rethrows -> Double {
+    let near = try number(h) - number(-h)
+    let far = try number(2 * h) - number(-2 * h)
+    return (8 * near - far) / Double(12 * h)
+  }
+
+  /// How large `gradient · direction` is for a random direction of this length.
+  private static func usual(_ gradient: Tensor, _ direction: Tensor) -> Double {
+    (gradient.dot(gradient) * direction.dot(direction)).squareRoot()
+      / Double(direction.count).squareRoot()
+  }
+
   /// Along a random direction at each hook the metric changes as the gradient says.
   @Test(arguments: names) func finiteDifferences(name: String) throws {
     let model = try Self.load(name)
@@ -105,13 +118,9 @@ private struct ParameterCollector: BackwardVisitor {
         return Self.value(start, try model.run(prompt, interventions: [moved]))
       }
       let h: Float = model.config.activation == .relu ? 0.001 : 0.01  // fewer kinks in the way
-      let near = try metric(h) - metric(-h)
-      let far = try metric(2 * h) - metric(-2 * h)
-      let difference = (8 * near - far) / Double(12 * h)
+      let difference = try Self.slope(step: h, metric)
       let expected = gradient.dot(direction)
-      let scale =
-        (gradient.dot(gradient) * direction.dot(direction)).squareRoot()
-        / Double(direction.count).squareRoot()
+      let scale = Self.usual(gradient, direction)
       let error = scale > 0 ? abs(difference - expected) / scale : abs(difference)
       if error > worst { (worst, worstHook) = (error, "\(hook)") }
       #expect(error < 5e-3, "\(hook): \(difference) by differences, \(expected) by the gradient")
@@ -139,13 +148,14 @@ private struct ParameterCollector: BackwardVisitor {
   }
 
   /// A pass from a position on gives the end of what the whole pass gives.
-  @Test(arguments: names) func tails(name: String) throws {
+  @Test(arguments: names.filter { $0 != "tiny-1x1" }) func tails(name: String) throws {
     let model = try Self.load(name)
     let prompts = Self.prompts(model)
+    try #require(prompts[0].count == 7)
     let start = prompts.map { Self.start(model, length: $0.count) }
     let whole = try gradients(model, prompts, start)
     // The last of these has no position left.
-    for first in [[2, 1, 0], [6, 0, 5]] where prompts[0].count == 7 {
+    for first in [[2, 1, 0], [6, 0, 5]] {
       let tail = try gradients(model, prompts, start, from: first)
       let comparison = Comparison("\(name): positions from \(first) on", relative: 2e-5)
       for hook in whole.order {
@@ -337,15 +347,9 @@ private struct ParameterCollector: BackwardVisitor {
             $0 + Self.value(start[$1], try model.run(prompts[$1]))
           }
         }
-        let h: Float = 0.01
-        let near = try metric(h) - metric(-h)
-        let far = try metric(2 * h) - metric(-2 * h)
-        let difference = (8 * near - far) / Double(12 * h)
+        let difference = try Self.slope(step: 0.01, metric)
         let expected = gradient.dot(direction)
-        let scale =
-          (gradient.dot(gradient) * direction.dot(direction)).squareRoot()
-          / Double(direction.count).squareRoot()
-        let error = abs(difference - expected) / max(scale, 1e-3)
+        let error = abs(difference - expected) / max(Self.usual(gradient, direction), 1e-3)
         if error > worst { (worst, worstName) = (error, key) }
         #expect(error < 5e-3, "\(key): \(difference) by differences, \(expected)")
       }
@@ -404,7 +408,7 @@ private struct ParameterCollector: BackwardVisitor {
     for name in HookName.all(nLayers: 2, optional: true) {
       #expect(name.gradient.rawValue == name.rawValue + "_grad")
       #expect(try parse(name.gradient.rawValue) == name.gradient)
-      #expect(name.gradient != name && name.gradient.activation == name)
+      #expect(name.gradient != name)
       #expect(name.gradient.isGradient && !name.isGradient)
     }
     #expect(try parse("resid_pre0_grad") == HookName(.residPre, layer: 0).gradient)
@@ -415,6 +419,8 @@ private struct ParameterCollector: BackwardVisitor {
     #expect(throws: ModelError.layerOutOfRange(hook: "k7_grad", layer: 7, layers: 2)) {
       try parse("k7_grad")
     }
+    let twice = "resid_pre0_grad_grad"
+    #expect(throws: ModelError.unknownHook(name: twice, suggestion: nil)) { try parse(twice) }
   }
 
   @Test func whatIsRefused() throws {
@@ -445,6 +451,12 @@ private struct ParameterCollector: BackwardVisitor {
     refuses(["whole activations"], hooks: [.z(layer: 0, head: 1)])
     refuses(["whole activations"], hooks: [.residPre(0).at(1).gradient])
     refuses(["layer 5"], hooks: [.residPre(5).gradient])
+    // The walk ends at these neurons.
+    refuses(
+      ["the gradient at", "mlp.hook_p"], hooks: [.mlpPre(-1)],
+      start: LogitGradient(
+        at: [2], tokens: Array(repeating: 1, count: 1000),
+        Tensor(Array(repeating: 3e38, count: 1000), shape: [1, 1000])))
     refuses(["token id 99"], tokens: [1, 99])
     struct Stop: Error {}
     #expect(throws: Stop.self) {

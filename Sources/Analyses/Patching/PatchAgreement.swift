@@ -44,24 +44,21 @@ public enum PatchAgreement {
         problem: "the result has no estimates beside \(exactPath); run attribution, "
           + "integrated-gradients or relevance, too")
     }
-    var (total, byPrompt) = (Table(), Table())
-    var (cells, undefined): ([Int], [String]) = ([], [])
+    var total = Table()
+    var byPrompt = Array(repeating: Table(), count: prompts.count)
+    var undefined: [String] = []
     for estimate in estimates {
       for site in sites {
         let (found, expected) = try values(site + suffix, estimate, exact)
         let agreement = Agreement(found, expected)
-        total.append(agreement)
-        cells.append(agreement.cells)
+        total.rows.append(agreement)
         undefined += agreement.undefined.map { "\(name(estimate)), \(site): \($0)" }
-      }
-    }
-    for prompt in 0..<prompts.count {
-      for estimate in estimates {
-        for site in sites {
-          let (found, expected) = try values(site, estimate, exact)
-          let count = expected.count / prompts.count
+        let effects = try values(site, estimate, exact)
+        let count = effects.expected.count / prompts.count
+        for prompt in 0..<prompts.count {
           let slab = prompt * count..<(prompt + 1) * count
-          byPrompt.append(Agreement(Array(found[slab]), Array(expected[slab])))
+          byPrompt[prompt].rows.append(
+            Agreement(Array(effects.found[slab]), Array(effects.expected[slab])))
         }
       }
     }
@@ -70,8 +67,10 @@ public enum PatchAgreement {
     var variables = total.variables("", axes, errorUnits: "1")
     variables.append(
       ResultVariable(
-        "cells", axes, .integers(cells), longName: "cells that were compared", units: "1"))
-    variables += byPrompt.variables("_by_prompt", ["prompt"] + axes, errorUnits: units)
+        "cells", axes, .integers(total.rows.map(\.cells)), longName: "cells that were compared",
+        units: "1"))
+    variables += Table(rows: byPrompt.flatMap(\.rows)).variables(
+      "_by_prompt", ["prompt"] + axes, errorUnits: units)
     var group = ResultGroup(
       path: path,
       dimensions: [
@@ -110,7 +109,7 @@ public enum PatchAgreement {
           "\(estimate.path) has no '\(variable)', which \(exact.path) has; estimate the same "
           + "sites")
     }
-    let axes = (expected.dimensions.map { exact[dimension: $0] })
+    let axes = expected.dimensions.map { exact[dimension: $0] }
     guard axes == other.dimensions.map({ estimate[dimension: $0] }), found.count == values.count
     else {
       throw .agreement(
@@ -123,8 +122,6 @@ public enum PatchAgreement {
   /// The columns of the result.
   private struct Table {
     var rows: [Agreement] = []
-
-    mutating func append(_ row: Agreement) { rows.append(row) }
 
     func variables(
       _ suffix: String, _ axes: [String], errorUnits: String

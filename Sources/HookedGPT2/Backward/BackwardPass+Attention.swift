@@ -4,10 +4,9 @@ extension BackwardPass {
   /// From `resid_mid` to `resid_pre`, through `softmax(scale·q·kᵀ)·v·W_O + b_O` and ln1; nil where the
   /// walk ends before. Keys and values carry gradients to every position before a query's.
   func attention(
-    _ block: GPT2Weights.Block, _ level: Level, _ g: Tensor,
-    _ visitor: inout some BackwardVisitor
+    _ layer: Int, _ level: Level, _ g: Tensor, _ visitor: inout some BackwardVisitor
   ) throws -> (residPre: Tensor, rows: PackedRows)? {
-    let layer = level.layer ?? 0
+    let block = model.weights.blocks[layer]
     let (d, heads, dHead) = (config.dModel, config.nHeads, config.dHead)
     try visit(.attnOut, level, g, &visitor)
     try visit(
@@ -29,7 +28,7 @@ extension BackwardPass {
       level.rows.positions.enumerated().map { run, positions in
         first[run]..<positions.upperBound
       })
-    let g_qkv = try throughPattern(level, below, g_z, &visitor)
+    let g_qkv = try throughPattern(layer, level, below, g_z, &visitor)
     for (part, site) in [(2, Site.v), (1, .k), (0, .q)] {
       try visit(site, below, g_qkv.column(part), &visitor)
     }
@@ -45,7 +44,8 @@ extension BackwardPass {
     let g_x =
       rules.attentionPattern
       ? matmulTransposed(values, W.columns(2 * d..<3 * d)) : matmulTransposed(flat, W)
-    let sites = NormSites(.ln1(layer), .ln1Normalized, .ln1Scale, block.ln1)
+    let sites = NormSites(
+      step: .ln1(layer), normalized: .ln1Normalized, scale: .ln1Scale, norm: block.ln1)
     let g_in = try norm(sites, below, g_x, at: residPre, &visitor)
     try visitHeadInputs(block, below, g_qkv, at: residPre, &visitor)
     return (level.rows.spreading(g, to: below.rows) + g_in, below.rows)
@@ -54,9 +54,9 @@ extension BackwardPass {
   /// From z to q, k and v, `[rows, 3, head, d_head]`. The whole gradients at a pattern and at scores
   /// exist only where they are wanted, one run's at a time.
   private func throughPattern(
-    _ level: Level, _ below: Level, _ g_z: Tensor, _ visitor: inout some BackwardVisitor
+    _ layer: Int, _ level: Level, _ below: Level, _ g_z: Tensor,
+    _ visitor: inout some BackwardVisitor
   ) throws -> Tensor {
-    let layer = level.layer ?? 0
     let segments = try runs.indices.map { run in
       AttentionGradientSegment(
         AttentionInputs(
@@ -77,10 +77,10 @@ extension BackwardPass {
         g_z, segments[run], scale: scale, shares: rules.shares, to: &result)
       let shape = [config.nHeads, wanted(run).count, runs[run].length]
       if level.plan.wants(patternName) {
-        try visitor.visit(patternName, run: run, pattern.padded(to: shape, with: 0))
+        try hand(patternName, run: run, pattern.padded(to: shape, with: 0), &visitor)
       }
       if level.plan.wants(scoresName) {
-        try visitor.visit(scoresName, run: run, scores.padded(to: shape, with: 0))
+        try hand(scoresName, run: run, scores.padded(to: shape, with: 0), &visitor)
       }
     }
     return result
@@ -118,14 +118,16 @@ extension BackwardPass {
             } ?? g_x)
         }
         if level.plan.wants(level.name(site)) {
-          try visitor.visit(
-            level.name(site), run: run, alone.unpacking(inputs, run: 0, into: wanted(run)))
+          try hand(
+            level.name(site), run: run, alone.unpacking(inputs, run: 0, into: wanted(run)),
+            &visitor)
         }
         if all { sum = sum.map { $0 + inputs } ?? inputs }
       }
       if let sum {
-        try visitor.visit(
-          level.name(.attnIn), run: run, alone.unpacking(sum, run: 0, into: wanted(run)))
+        try hand(
+          level.name(.attnIn), run: run, alone.unpacking(sum, run: 0, into: wanted(run)),
+          &visitor)
       }
     }
   }

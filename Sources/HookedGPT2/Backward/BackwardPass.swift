@@ -61,13 +61,12 @@ public struct BackwardPass {
     (g, level) = try unembedding(start, plan, &visitor)
     for layer in (0..<config.nLayers).reversed() {
       guard plan.reaches(layer, .output) else { return }
-      let block = model.weights.blocks[layer]
       level.layer = layer
       try visit(.residPost, level, g, &visitor)
       try visit(.mlpOut, level, g, &visitor)
       guard plan.reaches(layer, .neurons) else { return }
-      guard let residMid = try mlp(block, level, g, &visitor) else { return }
-      guard let (residPre, rows) = try attention(block, level, residMid, &visitor) else { return }
+      guard let residMid = try mlp(layer, level, g, &visitor) else { return }
+      guard let (residPre, rows) = try attention(layer, level, residMid, &visitor) else { return }
       g = residPre
       level.rows = rows
       if !g.isFinite {
@@ -124,7 +123,7 @@ public struct BackwardPass {
   ) throws -> (Tensor, Level) {
     if plan.wants(HookName(.unembedOut)) {
       for run in runs.indices {
-        try visitor.visit(HookName(.unembedOut), run: run, dense(start[run], run: run))
+        try hand(HookName(.unembedOut), run: run, dense(start[run], run: run), &visitor)
       }
     }
     // Which of the positions that are read are not before the first.
@@ -149,7 +148,9 @@ public struct BackwardPass {
     let level = Level(layer: nil, rows: rows, plan: plan)
     try visit(.unembedIn, level, g, &visitor)
     let stream = try packed(.residPost, config.nLayers - 1, rows)
-    let sites = NormSites(.lnFinal, .lnFinalNormalized, .lnFinalScale, model.weights.lnFinal)
+    let sites = NormSites(
+      step: .lnFinal, normalized: .lnFinalNormalized, scale: .lnFinalScale,
+      norm: model.weights.lnFinal)
     return (try norm(sites, level, g, at: stream, &visitor), level)
   }
 
@@ -193,10 +194,9 @@ public struct BackwardPass {
   /// From `resid_post` to `resid_mid`, through `activation(ln2(x)·W_in + b_in)·W_out + b_out`; nil
   /// where the walk ends before.
   private func mlp(
-    _ block: GPT2Weights.Block, _ level: Level, _ g: Tensor,
-    _ visitor: inout some BackwardVisitor
+    _ layer: Int, _ level: Level, _ g: Tensor, _ visitor: inout some BackwardVisitor
   ) throws -> Tensor? {
-    let layer = level.layer ?? 0
+    let block = model.weights.blocks[layer]
     let residMid = try packed(.residMid, layer, level.rows)
     let x = block.ln2?(residMid) ?? residMid
     let pre = matmul(x, MatrixView(block.W_in), bias: block.b_in)
@@ -209,7 +209,8 @@ public struct BackwardPass {
     guard level.plan.reaches(layer, .ln2) else { return nil }
 
     let g_x = matmulTransposed(g_pre, MatrixView(block.W_in))
-    let sites = NormSites(.ln2(layer), .ln2Normalized, .ln2Scale, block.ln2)
+    let sites = NormSites(
+      step: .ln2(layer), normalized: .ln2Normalized, scale: .ln2Scale, norm: block.ln2)
     let g_in = try norm(sites, level, g_x, at: residMid, &visitor)
     try visit(.mlpIn, level, g_in, &visitor)
     let sum = g + g_in
@@ -225,13 +226,6 @@ public struct BackwardPass {
     let normalized: Site
     let scale: Site
     let norm: GPT2Weights.Norm?
-
-    init(_ step: ParameterStep, _ normalized: Site, _ scale: Site, _ norm: GPT2Weights.Norm?) {
-      self.step = step
-      self.normalized = normalized
-      self.scale = scale
-      self.norm = norm
-    }
   }
 
   /// From a norm's output to its input `x`. Without norms the folded weights read the stream itself:
@@ -280,9 +274,17 @@ public struct BackwardPass {
     guard level.plan.wants(name) else { return }
     let gradient = try gradient()
     for run in runs.indices {
-      try visitor.visit(
-        name, run: run, level.rows.unpacking(gradient, run: run, into: wanted(run)))
+      try hand(
+        name, run: run, level.rows.unpacking(gradient, run: run, into: wanted(run)), &visitor)
     }
+  }
+
+  /// Hands a gradient over that is wanted.
+  func hand(
+    _ name: HookName, run: Int, _ gradient: Tensor, _ visitor: inout some BackwardVisitor
+  ) throws {
+    if !gradient.isFinite { throw ModelError.nonFinite(what: "the gradient at \(name)") }
+    try visitor.visit(name, run: run, gradient)
   }
 
   /// Hands a step's input and the gradient at its output over, run by run, if they are wanted.
@@ -291,10 +293,15 @@ public struct BackwardPass {
     _ visitor: inout some BackwardVisitor
   ) throws {
     guard level.plan.wants(step) else { return }
+    var made: Tensor?
     for run in runs.indices {
       try visitor.visit(
         step, run: run,
-        input: { level.rows.unpacking(try input(), run: run, into: wanted(run)) },
+        input: {
+          let packed = try made ?? input()
+          made = packed
+          return level.rows.unpacking(packed, run: run, into: wanted(run))
+        },
         gradient: level.rows.unpacking(gradient, run: run, into: wanted(run)))
     }
   }

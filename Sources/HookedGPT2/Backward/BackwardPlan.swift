@@ -40,9 +40,6 @@ struct BackwardPlan {
 
   func wants(_ name: HookName) -> Bool { hooks.contains(name) }
   func wants(_ step: ParameterStep) -> Bool { steps.contains(step) }
-  func wants(_ sites: [Site], _ layer: Int?) -> Bool {
-    sites.contains { wants(HookName($0, layer: layer)) }
-  }
 
   /// Whether the pass goes down to this stage of this block.
   func reaches(_ layer: Int, _ stage: Stage) -> Bool {
