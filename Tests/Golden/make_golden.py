@@ -42,15 +42,10 @@ every intervention for which transformers has a module boundary.  The other inte
 these by identities (`check_interventions`).
 """
 
-import argparse
-import json
 import math
 import os
-import sys
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -58,6 +53,7 @@ import h5py
 import numpy as np
 import torch
 import transformers
+from golden_files import parser, write_or_check
 from reference_gpt2 import (
     BLOCK_SITES,
     FIRST_SITES,
@@ -69,7 +65,6 @@ from reference_gpt2 import (
     hook_names,
 )
 
-FIXTURES = Path(__file__).resolve().parent.parent / "Fixtures" / "golden"
 TOLERANCE = 1e-10
 
 PROMPT_LENGTHS = {"t1": 1, "full": None, "a": 5, "b": 7, "c": 3, "d": 5, "e": 2}  # None = n_ctx
@@ -729,52 +724,13 @@ def make(root):
         write_golden(checkpoint, directory, root / f"{checkpoint.name}.h5")
 
 
-def compare(made, committed):
-    """Exits with a message unless the two trees hold the same weights, names and (to 1e-10) numbers."""
-    problems = []
-    for checkpoint in CHECKPOINTS:
-        for file in ["model.safetensors", "config.json"]:
-            new, old = made / checkpoint.name / file, committed / checkpoint.name / file
-            if file == "config.json":
-                same = json.loads(new.read_text()) == json.loads(old.read_text())
-            else:
-                same = new.read_bytes() == old.read_bytes()
-            if not same:
-                problems.append(f"{old}: differs")
-        with (
-            h5py.File(made / f"{checkpoint.name}.h5") as new,
-            h5py.File(committed / f"{checkpoint.name}.h5") as old,
-        ):
-            names = {"new": set(), "old": set()}
-            new.visit(names["new"].add)
-            old.visit(names["old"].add)
-            for name in sorted(names["new"] ^ names["old"]):
-                problems.append(f"{checkpoint.name}.h5: {name} is only in one")
-            for name in names["new"] & names["old"]:
-                if isinstance(new[name], h5py.Dataset) and not np.allclose(
-                    new[name][()], old[name][()], rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True
-                ):
-                    problems.append(f"{checkpoint.name}.h5: {name} differs")
-    if problems:
-        sys.exit("\n".join(problems))
-    print("the committed files hold the same numbers")
-
-
 def main():
-    parser = argparse.ArgumentParser(description="Write the golden values of NormLens' tests.")
-    parser.add_argument("--out", type=Path, default=FIXTURES, help="folder (default: %(default)s)")
-    parser.add_argument("--check", action="store_true", help="write nothing; compare with the folder")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)  # one order of summation
+    arguments = parser("Write the golden values of NormLens' tests.").parse_args()
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    if arguments.check:
-        with tempfile.TemporaryDirectory() as temporary:
-            make(Path(temporary))
-            compare(Path(temporary), arguments.out)
-    else:
-        make(arguments.out)
-
+    names = [checkpoint.name for checkpoint in CHECKPOINTS]
+    files = [f"{name}/{file}" for name in names for file in ("model.safetensors", "config.json")]
+    write_or_check(arguments, make, files + [f"{name}.h5" for name in names], TOLERANCE)
 
 if __name__ == "__main__":
     main()

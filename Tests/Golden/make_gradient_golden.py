@@ -51,11 +51,8 @@ Integrated gradients take the mean derivative over runs whose first stream is th
 model at every hook, and against autograd in transformers' own model wherever that has the value.
 """
 
-import argparse
 import itertools
 import math
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +60,8 @@ import h5py
 import numpy as np
 import torch
 import transformers
-from make_golden import FIXTURES, Judge, agree, attributes, difference
+from golden_files import FIXTURES, parser, write_or_check
+from make_golden import Judge, agree, attributes, difference
 from make_patching_golden import DEEP, LARGE_SITES, METRICS, SITES, Experiment, golden_file
 from make_patching_golden import Sweep as PatchingSweep
 from make_processing_golden import RMS_CHECKPOINT, rmsnorm
@@ -328,21 +326,8 @@ class Estimates(Experiment):
         return total
 
     def run(self, sweep):
-        metric = METRICS[sweep.metric]
-        found = {"clean_metric": [], "corrupted_metric": [], **{site: [] for site in sweep.sites}}
-        for index, pair in enumerate(self.sets[sweep.set]):
-            clean, corrupted = self.clean[sweep.set][index], self.corrupted[sweep.set][index]
-            count = 1 if sweep.answers == "first" else None
-            tokens = [torch.as_tensor(pair.answer[:count]), torch.as_tensor(pair.wrong[:count])]
-            clean_logits = clean["unembed.hook_out"][-1]
-
-            def measured(logits, clean_logits=clean_logits, tokens=tokens):
-                return metric(logits[-1], clean_logits, *tokens)
-
-            found["clean_metric"].append(measured(clean["unembed.hook_out"]))
-            found["corrupted_metric"].append(measured(corrupted["unembed.hook_out"]))
-            base, other = (corrupted, clean) if sweep.direction == "denoising" else (clean, corrupted)
-            prompt = pair.corrupted if sweep.direction == "denoising" else pair.clean
+        found = {site: [] for site in sweep.sites}
+        for base, prompt, other, measured in self.measured(sweep, found):
             slopes = self.gradients(sweep, prompt, base, other, measured)
             for site in sweep.sites:
                 found[site].append(self.estimate(sweep, site, base, other, slopes))
@@ -459,47 +444,17 @@ def write_golden(name, path):
     print(f"{report}; {path.stat().st_size / 1000:.0f} kB")
 
 
-def compare(made, committed):
-    """Exits with a message unless both folders hold the same names and (to rounding) numbers."""
-    problems = []
+def make(root):
     for name in NAMES:
-        with h5py.File(gradient_file(made, name)) as new, h5py.File(gradient_file(committed, name)) as old:
-            names = {"new": set(), "old": set()}
-            new.visit(names["new"].add)
-            old.visit(names["old"].add)
-            problems += [f"{name}: {path} is only in one" for path in sorted(names["new"] ^ names["old"])]
-            for path in names["new"] & names["old"]:
-                if isinstance(new[path], h5py.Dataset):
-                    scale = np.abs(old[path][()]).max(initial=0)
-                    if not np.allclose(new[path][()], old[path][()], rtol=0, atol=2e-7 * scale + 1e-12):
-                        problems.append(f"{name}: {path} differs")
-                elif path.startswith("sweeps/") and dict(new[path].attrs) != dict(old[path].attrs):
-                    problems.append(f"{name}: {path} is another sweep")
-    if problems:
-        sys.exit("\n".join(problems))
-    print("the committed files hold the same numbers")
+        write_golden(name, gradient_file(root, name))
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Write the golden values of NormLens' backward passes.")
-    parser.add_argument("--out", type=Path, default=FIXTURES, help="folder (default: %(default)s)")
-    parser.add_argument("--check", action="store_true", help="write nothing; compare with the folder")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)  # one order of summation
+    arguments = parser("Write the golden values of NormLens' backward passes.").parse_args()
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-
-    def make(root):
-        for name in NAMES:
-            write_golden(name, gradient_file(root, name))
-
-    if arguments.check:
-        with tempfile.TemporaryDirectory() as temporary:
-            make(Path(temporary))
-            compare(Path(temporary), arguments.out)
-    else:
-        make(arguments.out)
-
+    # kept as float32
+    write_or_check(arguments, make, [gradient_file(Path(), name) for name in NAMES], 2e-7, "sweeps/")
 
 if __name__ == "__main__":
     main()

@@ -55,10 +55,7 @@ The model is reference_gpt2.py. Cells of sites that have a module boundary in tr
 there; the others are tied to them: a pattern to the z that it makes (`check`).
 """
 
-import argparse
 import itertools
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +63,8 @@ import h5py
 import numpy as np
 import torch
 import transformers
+from golden_files import FIXTURES, parser, write_or_check
 from make_golden import (
-    FIXTURES,
     TOLERANCE,
     Checkpoint,
     Judge,
@@ -263,10 +260,13 @@ class Experiment:
         extent["neuron"] = config.d_mlp
         return [config.n_layers - sweep.window + 1] + [extent[axis] for axis in SITES[site][1]]
 
-    def run(self, sweep):
-        """clean_metric, corrupted_metric and the effects [prompt, …] of every site."""
+    def measured(self, sweep, found):
+        """The pairs with the run that is patched, its tokens, the other run and the metric of logits.
+
+        Puts clean_metric and corrupted_metric into `found`.
+        """
         metric = METRICS[sweep.metric]
-        found = {"clean_metric": [], "corrupted_metric": [], **{site: [] for site in sweep.sites}}
+        found |= {"clean_metric": [], "corrupted_metric": []}
         for index, pair in enumerate(self.sets[sweep.set]):
             clean, corrupted = self.clean[sweep.set][index], self.corrupted[sweep.set][index]
             count = 1 if sweep.answers == "first" else None
@@ -278,8 +278,15 @@ class Experiment:
 
             found["clean_metric"].append(measured(clean["unembed.hook_out"]))
             found["corrupted_metric"].append(measured(corrupted["unembed.hook_out"]))
-            base, other = (corrupted, clean) if sweep.direction == "denoising" else (clean, corrupted)
-            prompt = pair.corrupted if sweep.direction == "denoising" else pair.clean
+            if sweep.direction == "denoising":
+                yield corrupted, pair.corrupted, clean, measured
+            else:
+                yield clean, pair.clean, corrupted, measured
+
+    def run(self, sweep):
+        """clean_metric, corrupted_metric and the effects [prompt, …] of every site."""
+        found = {site: [] for site in sweep.sites}
+        for base, prompt, other, measured in self.measured(sweep, found):
             unpatched = measured(base["unembed.hook_out"])
             for site in sweep.sites:
                 effects = torch.zeros(self.shape(sweep, site, len(prompt)), dtype=torch.float64)
@@ -390,29 +397,6 @@ def make(root):
         write_golden(name, source, golden_file(root, name))
 
 
-def compare(made, committed):
-    """Exits with a message unless both folders hold the same weights, names and (to 1e-10) numbers."""
-    problems = []
-    weights = f"{DEEP.name}/model.safetensors"
-    if (made / weights).read_bytes() != (committed / weights).read_bytes():
-        problems.append(f"{weights}: differs")
-    for name in NAMES:
-        with h5py.File(golden_file(made, name)) as new, h5py.File(golden_file(committed, name)) as old:
-            names = {"new": set(), "old": set()}
-            new.visit(names["new"].add)
-            old.visit(names["old"].add)
-            problems += [f"{name}: {path} is only in one" for path in sorted(names["new"] ^ names["old"])]
-            for path in names["new"] & names["old"]:
-                same = not isinstance(new[path], h5py.Dataset) or np.allclose(
-                    new[path][()], old[path][()], rtol=TOLERANCE, atol=TOLERANCE
-                )
-                if not same or (path.startswith("sweeps/") and dict(new[path].attrs) != dict(old[path].attrs)):
-                    problems.append(f"{name}: {path} differs")
-    if problems:
-        sys.exit("\n".join(problems))
-    print("the committed files hold the same numbers")
-
-
 def against_transformer_lens(committed):
     """transformer_lens' fifteen sweeps and three bundles on the same weights and prompts."""
     from transformer_lens import patching
@@ -465,23 +449,17 @@ def against_transformer_lens(committed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Write the golden values of NormLens' patching tests.")
-    parser.add_argument("--out", type=Path, default=FIXTURES, help="folder (default: %(default)s)")
-    parser.add_argument("--check", action="store_true", help="write nothing; compare with the folder")
-    parser.add_argument("--against-transformer-lens", action="store_true", help="needs transformer_lens")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)  # one order of summation
+    options = parser("Write the golden values of NormLens' patching tests.")
+    options.add_argument("--against-transformer-lens", action="store_true", help="needs transformer_lens")
+    arguments = options.parse_args()
     torch.set_grad_enabled(False)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     if arguments.against_transformer_lens:
         against_transformer_lens(arguments.out)
-    elif arguments.check:
-        with tempfile.TemporaryDirectory() as temporary:
-            make(Path(temporary))
-            compare(Path(temporary), arguments.out)
-    else:
-        make(arguments.out)
+        return
+    files = [f"{DEEP.name}/model.safetensors"] + [golden_file(Path(), name) for name in NAMES]
+    write_or_check(arguments, make, files, TOLERANCE, "sweeps/")
 
 
 if __name__ == "__main__":

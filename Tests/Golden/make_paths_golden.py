@@ -29,19 +29,14 @@ jointly: a first run with the sender's output replaced by the source's and all o
 outputs) by the base's records what the receivers read; a second run has those values put in, and no more.
 """
 
-import argparse
-import json
-import sys
-import tempfile
-from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
+from golden_files import FIXTURES, parser, write_or_check
 from make_golden import Checkpoint, dataset, shape, write_checkpoint
 from reference_gpt2 import Intervention, ReferenceGPT2
 
-FIXTURES = Path(__file__).resolve().parents[1] / "Fixtures" / "golden"
 DEEP = Checkpoint("deep", 11, shape(4, 2, 16, 12, 31))
 PAIRS = {  # length, where clean and corrupted differ
     "tiny-ln": [(7, [2, 4]), (16, [9]), (5, [0]), (6, [5])],
@@ -263,40 +258,10 @@ def make(root):
         write(name, checkpoint, root / "paths" / f"{name}.h5")
 
 
-def compare(made, committed):
-    problems = []
-    for file in ("config.json", "model.safetensors"):
-        new, old = made / "paths" / "deep" / file, committed / "paths" / "deep" / file
-        if file.endswith("json"):
-            if json.loads(new.read_text()) != json.loads(old.read_text()):
-                problems.append(f"deep/{file} differs")
-        elif new.read_bytes() != old.read_bytes():
-            problems.append(f"deep/{file} differs")
-    for name in PAIRS:
-        with (
-            h5py.File(made / "paths" / f"{name}.h5") as new,
-            h5py.File(committed / "paths" / f"{name}.h5") as old,
-        ):
-            found = []
-            new.visititems(lambda key, x: found.append(key) if isinstance(x, h5py.Dataset) else None)
-            for key in found:
-                if key not in old or not np.allclose(
-                    new[key][()], old[key][()], rtol=0, atol=1e-11, equal_nan=True
-                ):
-                    problems.append(f"{name}.h5: {key} differs")
-    return problems
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare with the committed files")
-    if parser.parse_args().check:
-        with tempfile.TemporaryDirectory() as directory:
-            make(Path(directory))
-            problems = compare(Path(directory), FIXTURES)
-        print("\n".join(problems) or "the committed files are what this script writes")
-        sys.exit(1 if problems else 0)
-    make(FIXTURES)
+    arguments = parser("Write the golden values of NormLens' path patching tests.").parse_args()
+    files = ["deep/config.json", "deep/model.safetensors"] + [f"{name}.h5" for name in PAIRS]
+    write_or_check(arguments, make, [f"paths/{file}" for file in files], 1e-11)
 
 
 if __name__ == "__main__":

@@ -27,14 +27,13 @@ GPT2LMHeadModel in float64 on the very weights that the form holds, rounded as t
 import argparse
 import json
 import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
 import safetensors.torch
 import torch
 import transformers
-from make_golden import FIXTURES as GOLDEN
+from golden_files import FIXTURES as GOLDEN
 from make_golden import Checkpoint, random_weights, shape
 
 FIXTURES = GOLDEN.parent / "sources"
