@@ -29,6 +29,8 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
   case closure(analysis: String, prompt: Int, error: Double, limit: Double)
   /// A metric of one's own that does not say how it changes with the logits.
   case noGradient(metric: String)
+  /// A derivative of a metric of one's own that has not as many numbers as there are logits.
+  case gradientCount(metric: String, prompt: Int, logits: String, expected: Int, found: Int)
   /// A sweep that first-order estimates cannot stand in for.
   case noEstimate(method: String, problem: String)
   /// A result without what estimates are compared with, or without estimates.
@@ -76,6 +78,9 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
     case .noGradient(let metric):
       "metric '\(metric)' has no gradient, which attribution needs; give it one "
         + "(Metric(…, gradient: …)) or use exact patching"
+    case .gradientCount(let metric, let prompt, let logits, let expected, let found):
+      "metric '\(metric)': prompt \(prompt): its gradient by the logits of \(logits) has \(found) "
+        + "\(found == 1 ? "number" : "numbers"); expected \(expected), or none for zeros"
     case .noEstimate(let method, let problem):
       "patch, method \(method): \(problem)"
     case .agreement(let problem):

@@ -159,13 +159,15 @@ enum PatchTable {
     let maps = methods.compactMap { $0[variable: site.name + "_normalized"] }
     let values = maps.compactMap(\.values.doubles)
     guard values.count == methods.count, let map = maps.first else { return nil }
+    if top == 0 { return nil }
     let cells = strongest(values[0], top)
     let heading = "\(site.name), normalized: the strongest cells by \(name(methods[0]))"
     if cells.isEmpty { return heading + ": none" }
     var table = TextTable([("cell", .left)] + methods.map { (name($0), .right) })
     for cell in cells {
       table.add(
-        [place(cell, map, methods[0])] + values.map { fixed($0[cell], 4, signed: true) })
+        [place(cell, map, methods[0])]
+          + values.map { $0[cell] == 0 ? "0" : fixed($0[cell], 4, signed: true) })
     }
     return "\(heading)\n\(table.text)"
   }
@@ -173,11 +175,32 @@ enum PatchTable {
   // MARK: how far estimates are to be believed
 
   private static func agreement(_ result: ResultSet) -> [String] {
-    let table = result[group: "patch/agreement"].flatMap(agreementTable)
+    let group = result[group: "patch/agreement"]
+    let table = group.flatMap(agreementTable)
     return [
-      table.map { "agreement with activation, over the cells of the normalized maps:\n\($0)" },
+      table.map {
+        "agreement with activation, over the cells of the normalized maps:\n"
+          + ([$0] + dashes(group)).joined(separator: "\n")
+      },
       conservation(result),
     ].compactMap(\.self)
+  }
+
+  /// Why there are dashes in the table of agreement: each reason once.
+  private static func dashes(_ group: ResultGroup?) -> [String] {
+    guard case .strings(let texts)? = group?.attributes["undefined"] else { return [] }
+    var reasons: [(reason: String, places: [String])] = []
+    for text in texts {
+      let parts = text.split(separator: ": ", maxSplits: 1).map(String.init)
+      guard parts.count == 2 else { continue }
+      let place = parts[0].replacing(", ", with: " ")
+      if let index = reasons.firstIndex(where: { $0.reason == parts[1] }) {
+        reasons[index].places.append(place)
+      } else {
+        reasons.append((parts[1], [place]))
+      }
+    }
+    return reasons.map { "– \($0.reason): \($0.places.joined(separator: ", "))" }
   }
 
   /// What the ledger of relevance says.
@@ -194,6 +217,11 @@ enum PatchTable {
       group[variable: "conservation_error"].map { $0.units == "1" ? "" : " \($0.units)" } ?? ""
     let exact = errors.indices.filter { $0 % streams.count >= start }
     let largest = exact.reduce(0) { max($0, Swift.abs(errors[$1])) }
+    let allowed = group[variable: "conservation_tolerance"]?.values.doubles ?? []
+    if exact.contains(where: { $0 < allowed.count && !(Swift.abs(errors[$0]) <= allowed[$0]) }) {
+      return "relevance should be conserved from \(first) on and is not: error up to "
+        + "\(compact(largest))\(units)"
+    }
     return "relevance is conserved from \(first) on: error at most \(compact(largest))\(units)"
   }
 

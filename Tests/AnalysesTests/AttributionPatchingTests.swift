@@ -262,10 +262,25 @@ import Testing
   @Test func refusals() throws {
     var window = ActivationPatching(of: .residPre)
     window.window = 2
+    var empty = window
+    empty.window = 0
     let zero = ActivationPatching(of: .residPre, replacement: .zero)
     let bare = ActivationPatching(
       of: .residPre, metric: Metric("m", units: "logit") { $0.answer[0] })
+    func odd(_ gradient: AnswerLogits.Gradient) -> AttributionPatching {
+      AttributionPatching(
+        of: .init(
+          of: .residPre,
+          metric: Metric("m", units: "logit", gradient: { _ in gradient }) { $0.answer[0] }))
+    }
     for (patching, words) in [
+      (
+        odd(.init(answer: [1, 2, 3])),
+        "prompt 0: its gradient by the logits of the answer tokens has 3 numbers; expected 1"
+      ),
+      (odd(.init(wrong: [1, 2])), "of the wrong tokens has 2 numbers; expected 1"),
+      (odd(.init(vocabulary: [1])), "of the vocabulary has 1 number; expected"),
+      (AttributionPatching(of: empty), "a window has 1 to"),
       (AttributionPatching(of: window), "method attribution: a window of 2 layers"),
       (AttributionPatching(of: zero, by: [.integratedGradients(steps: 2)]), "zero is no run"),
       (AttributionPatching(of: bare), "metric 'm' has no gradient"),

@@ -67,6 +67,20 @@ import Testing
     #expect(Agreement.signFlips([1e-200, -1e-200], [1e-200, 1e-200]) == 0.5)
   }
 
+  /// Zeros are not among the largest: all maps would share the first of them.
+  @Test func topOfMapsOfZeros() {
+    let exact = [0, 0, 0.5, 0, -0.25, 0, 0, 0, 0, 0, 0, 0, 0.125, 0]
+    let none = Agreement(exact.map { _ in 0 }, exact)
+    #expect(none.topOverlap == 0 && none.signFlips == 1)
+    var other = exact.map { _ in 0.0 }
+    (other[2], other[7]) = (1, 0.5)
+    // Held against the three largest: one is found, the zeros before it are not.
+    #expect(Agreement(other, exact).topOverlap == 1.0 / 3)
+    other = exact.map { $0 == 0 ? 0.001 : $0 }
+    #expect(Agreement(other, exact).topOverlap == 1)
+    #expect(Agreement(other, exact.map { _ in 0 }).topOverlap.isNaN)
+  }
+
   // MARK: the group
 
   private func sweep(_ group: String, _ sites: [(name: String, effects: [[Float]])]) -> ResultGroup

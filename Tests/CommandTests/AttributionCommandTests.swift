@@ -181,6 +181,28 @@ import Testing
     #expect(resumed[group: "patch/agreement"] != nil && resumed.provenance.facts["complete"] == nil)
   }
 
+  /// A dash in the table of agreement says why, once for each reason; no effect is 0, not -0.
+  @Test func dashesAreExplained() throws {
+    let directory = try TemporaryDirectory()
+    let outcome = try Command.run(
+      [
+        "patch", "mini", "--method", "activation,attribution,relevance", "--clean-tokens", "0",
+        "--corrupted-tokens", "5", "--answer", "1", "--wrong", "2", "--sites",
+        "head_q,head_pattern", "--top", "0", "-o", "p.h5",
+      ], in: directory)
+    #expect(outcome.status == 0)
+    #expect(
+      outcome.output.contains(
+        "\n– no exact effect is other than 0: attribution head_q, attribution head_pattern, "
+          + "relevance head_q, relevance head_pattern\n"))
+    #expect(!outcome.output.contains(" -0") && !outcome.output.contains("strongest"))
+    let result = try ResultFile.read(directory.file("p.h5"))
+    for method in ["activation", "attribution", "relevance"] {
+      let map = try result.doubles("patch/\(method)", "head_q_normalized")
+      #expect(map.allSatisfy { $0 == 0 && $0.sign == .plus })
+    }
+  }
+
   // MARK: what is wrong
 
   private static func patch(_ options: String..., on pairs: [String] = pair) -> [String] {

@@ -442,6 +442,9 @@ private struct ParameterCollector: BackwardVisitor {
     refuses(["position -1"], start: LogitGradient(at: [-1], tokens: [1], one))
     refuses(["token id 53", "0 to 52"], start: LogitGradient(at: [2], tokens: [53], one))
     refuses(
+      ["prompt 0", "7 logits", "53 tokens"],
+      start: LogitGradient(at: [2], tokens: nil, Tensor(zeros: [1, 7])))
+    refuses(
       ["NaN", "prompt 0"],
       start: LogitGradient(at: [2], tokens: [1], Tensor([.nan], shape: [1, 1])))
     refuses(

@@ -100,7 +100,7 @@ public struct AttributionPatching: Sendable {
   ///   `patch/activation`. Attributes of a method's group say its `rules`, `steps` and `quadrature`.
   /// - Throws: what `ActivationPatching.run` throws; `AnalysisError.noEstimate` for a window of several
   ///   layers and for integrated gradients towards something that is not a run; `.noGradient` for a
-  ///   metric without one; `.nonFinite`; `ModelError.nothingMatches` for no methods or one twice.
+  ///   metric without one, `.gradientCount` for one of a wrong size; `.nonFinite`; `ModelError.nothingMatches` for no methods or one twice.
   /// - Complexity: the memory is that of the results and of one group of prompts, which takes at most
   ///   half of `sweep.bytes` (but holds one prompt in any case).
   public func run(
@@ -138,7 +138,8 @@ public struct AttributionPatching: Sendable {
       throw AnalysisError.noGradient(metric: sweep.metric.name)
     }
     for method in methods {
-      if sweep.window != 1 {
+      // One of no layers is refused with the sweep.
+      if sweep.window > 1 {
         throw AnalysisError.noEstimate(
           method: method.name,
           problem:

@@ -33,7 +33,8 @@ struct EffectStatistics {
     for prompt in 0..<count {
       for cell in 0..<cells { sums[cell] += Double(effects[prompt * cells + cell]) }
     }
-    normalized = sums.map { gap == 0 ? .nan : Float($0 / gap) }
+    // No effect is 0, and not -0 over a negative gap.
+    normalized = sums.map { gap == 0 ? .nan : $0 == 0 ? 0 : Float($0 / gap) }
     if count == 1 { return }
 
     var squares = [Double](repeating: 0, count: cells)

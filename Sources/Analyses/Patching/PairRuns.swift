@@ -82,20 +82,26 @@ struct PairRuns {
   /// between them.
   ///
   /// - Parameter prompt: the pair's place among all, for messages.
-  /// - Throws: `AnalysisError.noGradient`, `.nonFinite`.
+  /// - Throws: `AnalysisError.noGradient`, `.gradientCount`, `.nonFinite`.
   func gradient(at run: BaseRun, prompt: Int) throws -> LogitGradient {
     let slope = try metric.gradient(Self.answers(run.logits, pair, prediction))
-    func filled(_ slope: [Double], _ count: Int) -> [Double] {
-      precondition(
-        slope.isEmpty || slope.count == count,
-        "metric '\(metric.name)': a gradient of \(slope.count) numbers for \(count) logits")
-      return slope.isEmpty ? Array(repeating: 0, count: count) : slope
+    func filled(
+      _ slope: [Double], _ count: Int, _ logits: String
+    ) throws(AnalysisError) -> [Double] {
+      if slope.isEmpty { return Array(repeating: 0, count: count) }
+      if slope.count != count {
+        throw .gradientCount(
+          metric: metric.name, prompt: prompt, logits: logits, expected: count, found: slope.count)
+      }
+      return slope
     }
     let tokens = pair.answer + pair.wrong
-    let sparse = filled(slope.answer, pair.answer.count) + filled(slope.wrong, pair.wrong.count)
+    let sparse =
+      try filled(slope.answer, pair.answer.count, "the answer tokens")
+      + filled(slope.wrong, pair.wrong.count, "the wrong tokens")
     var values = sparse
     if !slope.vocabulary.isEmpty {
-      values = filled(slope.vocabulary, run.logits.count)
+      values = try filled(slope.vocabulary, run.logits.count, "the vocabulary")
       for (token, value) in zip(tokens, sparse) { values[token] += value }
     }
     guard values.allSatisfy(\.isFinite) else {

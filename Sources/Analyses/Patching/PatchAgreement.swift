@@ -10,7 +10,7 @@ public import Results
 /// | `pearson` | correlation of the values: whether the map looks alike, up to its scale |
 /// | `spearman` | correlation of the ranks, average ranks for ties: whether the order is right |
 /// | `sign_flips` | share of the cells above 1 % of the largest effect whose sign differs; 0 has none |
-/// | `top10_overlap` | share of the ten largest cells by magnitude that are among its ten largest |
+/// | `top10_overlap` | share of the ten largest cells by magnitude that are among its ten largest; of all that are not 0, where there are fewer |
 /// | `abs_error` | Σ \|estimate − exact\| |
 ///
 /// The table of Rezaei Jafari et al. 2025, arXiv:2508.21258, is `pearson`; the sum of errors is the
@@ -146,7 +146,8 @@ public enum PatchAgreement {
           "0 = no sign is wrong"),
         variable(
           "top10_overlap", \.topOverlap,
-          "share of the ten largest exact effects that are among the ten largest estimates",
+          "share of the ten largest exact effects, or of all that are not 0, that are among as many "
+            + "of the largest estimates",
           "1 = the same cells"),
         variable(
           "abs_error", \.absoluteError, "sum of |estimated - exact effect|", "0 = exact",
@@ -186,21 +187,21 @@ package struct Agreement {
       return
     }
     for (name, values) in [("estimates", x), ("exact effects", y)]
-    where values.allSatisfy({ $0 == values[0] }) {
+    where Self.isConstant(values) {
       undefined.append(
         cells == 1
           ? "one cell has no correlation"
           : "all \(name) are \(values[0]), which correlates with nothing")
       if cells == 1 { break }
     }
-    if signFlips.isNaN { undefined.append("no exact effect has a sign") }
+    if signFlips.isNaN { undefined.append("no exact effect is other than 0") }
   }
 
   /// Pearson's correlation; NaN where either side is constant.
   package static func pearson(_ x: [Double], _ y: [Double]) -> Double {
     let count = Double(x.count)
     // What is constant must not seem to vary by the rounding of its mean.
-    if Set(x).count < 2 || Set(y).count < 2 { return .nan }
+    if isConstant(x) || isConstant(y) { return .nan }
     let (mx, my) = (x.reduce(0, +) / count, y.reduce(0, +) / count)
     var (xx, yy, xy) = (0.0, 0.0, 0.0)
     for (a, b) in zip(x, y) {
@@ -210,6 +211,10 @@ package struct Agreement {
     }
     let r = xy / (xx.squareRoot() * yy.squareRoot())
     return Swift.min(1, Swift.max(-1, r))
+  }
+
+  private static func isConstant(_ values: [Double]) -> Bool {
+    values.allSatisfy { $0 == values[0] }
   }
 
   /// The ranks from 1 on; equals share the mean of theirs.
@@ -236,15 +241,22 @@ package struct Agreement {
     return counted.isEmpty ? .nan : Double(wrong.count) / Double(counted.count)
   }
 
-  /// The share of the `count` largest magnitudes (of all, where there are fewer) that both have, the
-  /// first of equals.
-  package static func topOverlap(_ x: [Double], _ y: [Double], _ count: Int) -> Double {
-    func top(_ values: [Double]) -> Set<Int> {
+  /// The share of the `count` largest exact effects that are among as many of the largest estimates, the
+  /// first of equals; NaN where all exact effects are 0.
+  ///
+  /// Zeros are nobody's largest: of two maps that are mostly 0 the same ones would come first, and count
+  /// as agreement. Where fewer than `count` exact effects are not 0, they are held against as many.
+  package static func topOverlap(
+    _ estimates: [Double], _ exact: [Double], _ count: Int
+  ) -> Double {
+    func top(_ values: [Double], _ count: Int) -> Set<Int> {
       Set(
-        values.indices.sorted { (Swift.abs(values[$1]), $0) < (Swift.abs(values[$0]), $1) }
-          .prefix(count))
+        values.indices.filter { values[$0] != 0 }
+          .sorted { (Swift.abs(values[$1]), $0) < (Swift.abs(values[$0]), $1) }.prefix(count))
     }
-    let size = Swift.min(count, x.count)
-    return size == 0 ? .nan : Double(top(x).intersection(top(y)).count) / Double(size)
+    let largest = top(exact, count)
+    return largest.isEmpty
+      ? .nan
+      : Double(top(estimates, largest.count).intersection(largest).count) / Double(largest.count)
   }
 }

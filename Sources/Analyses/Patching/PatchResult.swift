@@ -119,7 +119,10 @@ struct PatchResult {
         method, site, effects,
         weights.map { EffectStatistics(effects, gaps: metrics.gaps, weights: $0) })
     }
+    // A group may be opened alone.
     var attributes: OrderedDictionary<String, AttributeValue> = [
+      "direction": .string(experiment.direction.rawValue),
+      "metric": .string(experiment.metric.name),
       "window": .integer(experiment.window),
       "references": .string(method.references),
     ]

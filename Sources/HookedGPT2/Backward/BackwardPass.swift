@@ -47,7 +47,8 @@ public struct BackwardPass {
   ///   - start: of each run the derivative by its logits; those at positions before the run's first
   ///     are left out.
   ///   - visitor: what looks at the gradients.
-  /// - Throws: `ModelError.nothingMatches` for a position that a run does not have,
+  /// - Throws: `ModelError.nothingMatches` for a position that a run does not have and for derivatives
+  ///   by all logits that are not as many as those,
   ///   `.tokenOutOfRange`, `.nonFinite` where a derivative or a gradient is no number; whatever the
   ///   visitor throws.
   /// - Precondition: a start for each run.
@@ -105,9 +106,14 @@ public struct BackwardPass {
         throw .tokenOutOfRange(
           prompt: run, position: gradient.positions.first ?? 0, token: bad, limit: config.dVocab)
       }
-      precondition(
-        gradient.tokens != nil || gradient.values.shape[1] == config.dVocab,
-        "LogitGradient: values \(gradient.values.shape) for \(config.dVocab) tokens")
+      let width = gradient.values.shape[1]
+      if gradient.tokens == nil && width != config.dVocab {
+        throw .nothingMatches(
+          filter: "logits of prompt \(run)",
+          reason:
+            "derivatives by \(width) logits, and the vocabulary has \(config.dVocab) tokens; name "
+            + "the tokens, or give one for each")
+      }
       if !gradient.values.isFinite {
         throw .nonFinite(what: "the derivative by the logits of prompt \(run)")
       }

@@ -22,7 +22,7 @@ extension GPT2 {
   /// - Returns: the logits, shape `[pos, d_vocab]`, and what was recorded, gradients under the hooks'
   ///   names with `_grad` behind them.
   /// - Throws: `ModelError` for bad tokens and hooks, for positions and tokens of the derivative that do
-  ///   not exist, and for numbers that are not finite; whatever `metric` throws.
+  ///   not exist, for one of a wrong width, and for numbers that are not finite; whatever `metric` throws.
   /// - Complexity: about 7/3 of a forward pass. The memory is that of what is recorded and of
   ///   `9·n_layers·pos·d_model` floats.
   public func runWithGradients(
