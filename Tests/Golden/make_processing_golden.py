@@ -29,10 +29,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+from golden_files import FIXTURES
 from make_golden import (
     ANSWER,
     CHECKPOINTS,
-    FIXTURES,
     WRONG,
     attributes,
     dataset,
