@@ -14,7 +14,7 @@ geometry-NAME.h5.  The groups and the variables are those of NormLens' results:
                                    begin with the same tokens
     /ln_geometry/V                 [prompt, ln, pos], NaN past a prompt's end; the weights' own [ln, rank], [ln]
     /ln_geometry/summary/V         [position_class, ln, quantile]: first and rest; 5, 50, 95 percent;
-                                   count [position_class]
+                                   count [position_class, ln]
     /ln_geometry/corpus/V          [ln, cloud]: input, normalized, output, positions from 1 on; count []
     /ln_geometry/writes/V          head_… [layer, head, reader], mlp_… [layer, reader]: next, final
     /ln_geometry/shape/V           [ln]: parameters and R² of three fits
@@ -168,7 +168,7 @@ def token_geometry(site, x):
         "angle_bias": angle(gained, gained + site.bias),
         "angle_total": angle(x, gained + site.bias),
         "radius_ratio": np.linalg.norm(z, axis=-1) / math.sqrt(d),
-        "saturation": np.abs(z).max(-1) / cap,
+        "saturation": np.abs(z).max(-1) / cap / (np.sqrt(variance) if site.kind == "none" else 1),
         "kurtosis": (centered**4).mean(-1) / variance**2 - 3,
         "participation": (x**2).sum(-1) ** 2 / (x**4).sum(-1),
         "top_third_share": squares[..., : d // 3].sum(-1) / squares.sum(-1),
@@ -402,7 +402,7 @@ def write_golden(name, path):
             )
             array(file, f"ln_geometry/summary/{variable}", quantiles)
         rest = sum(len(tokens) - 1 for tokens in prompts)
-        array(file, "ln_geometry/summary/count", [len(prompts), rest])
+        array(file, "ln_geometry/summary/count", [[len(prompts)] * len(places), [rest] * len(places)])
 
         if model.config.normalization != "none":
             of_weights = [ellipsoid(site) for site in places]

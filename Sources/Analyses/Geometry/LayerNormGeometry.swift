@@ -49,7 +49,8 @@ public struct LayerNormGeometry: Sendable {
       self.prompts = prompts
       batchSize = geometry.batchSize
       collectors = [
-        TokenGeometry(model, axes, seed: geometry.seed)
+        TokenGeometry(model, axes, seed: geometry.seed),
+        CorpusGeometry(model, seed: geometry.seed),
       ]
       tables = collectors.flatMap(\.tables)
       title = "LayerNorm geometry of \(model.identity.name)"
@@ -60,15 +61,22 @@ public struct LayerNormGeometry: Sendable {
     /// - Parameters:
     ///   - sink: takes the values of ``tables``.
     ///   - progress: told after each batch how many prompts are done.
-    /// - Returns: what was found over all prompts: group `ln_geometry/summary`.
+    /// - Returns: what was found over all prompts: groups `ln_geometry/summary` and
+    ///   `ln_geometry/corpus`, and `renormalisation` where every prompt has an answer.
     /// - Throws: `AnalysisError.nonFinite`, `ModelError`; what the sink throws.
-    /// - Complexity: one forward pass a prompt without logits; memory for the activations of a batch.
+    /// - Complexity: one forward pass a prompt without logits, and with answers a second one; memory
+    ///   for the activations of a batch.
     public mutating func run(
       into sink: any PromptSink, progress: (Int) throws -> Void = { _ in }
     ) throws -> [ResultGroup] {
       try CollectionPass(prompts, batchSize: batchSize).run(
         model, &collectors, into: sink, progress: progress)
-      return try collectors.flatMap { try $0.findings() }
+      var findings = try collectors.flatMap { try $0.findings() }
+      if prompts.allSatisfy({ $0.answer != nil }) {
+        let attribution = try DirectLogitAttribution(batchSize: batchSize).run(model, prompts)
+        findings.append(RenormalisationGap().derive(from: attribution))
+      }
+      return findings
     }
   }
 
@@ -85,7 +93,8 @@ public struct LayerNormGeometry: Sendable {
   ///   - model: any model with a ones direction.
   ///   - prompts: the prompts.
   ///   - progress: told after each batch how many prompts are done.
-  /// - Returns: groups `ln_geometry` and `ln_geometry/summary`.
+  /// - Returns: groups `ln_geometry`, `ln_geometry/summary`, `ln_geometry/corpus`, and
+  ///   `renormalisation` where every prompt has an answer.
   /// - Throws: `AnalysisError`, `ModelError`.
   public func run(
     _ model: GPT2, _ prompts: [Prompt], progress: (Int) throws -> Void = { _ in }
