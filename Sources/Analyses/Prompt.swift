@@ -156,13 +156,18 @@ package struct PromptAxes {
 extension Provenance {
   /// What a result says of the model it was computed with.
   public init(model: GPT2) {
-    self.init([
+    var facts: OrderedDictionary<String, AttributeValue> = [
       "model_name": .string(model.identity.name),
       "weights_sha256": .string(model.identity.weightsSHA256),
       "normalization": .string(model.config.normalization.rawValue),
       "weight_processing": .string(
         model.identity.weightProcessing.isEmpty
           ? "none" : model.identity.weightProcessing.joined(separator: ",")),
-    ])
+    ]
+    // A compressed stream: d_model is one less than the model was trained with.
+    if !model.config.hasOnesDirection {
+      facts["norm_width"] = .integer(model.config.normWidth)
+    }
+    self.init(facts)
   }
 }
