@@ -45,7 +45,8 @@ public enum NormStatistic: Int, CaseIterable, Sendable {
 ///   - gain: g, shape `[d]`; nil for ones.
 ///   - bias: b, shape `[d]`; nil for zeros.
 /// - Returns: shape `[statistic, rows]`, in the order of `NormStatistic`.
-/// - Precondition: gain and bias have `d` scalars.
+/// - Precondition: gain and bias have `d` scalars, and `normalization` is not CRMSNorm, whose rows lack a
+///   coordinate.
 /// - Complexity: three passes over a row, and about fifteen counts for its upper third.
 public func normGeometry(
   _ x: Tensor, _ normalization: RowNormalization?, epsilon: Float = 0, gain: Tensor? = nil,
@@ -60,8 +61,9 @@ public func normGeometry(
   let kind: NormRow.Kind =
     switch normalization {
     case nil: .folded
+    case .layerNorm: .layerNorm
     case .rmsNorm: .rmsNorm
-    default: .layerNorm
+    case .crmsNorm: preconditionFailure("normGeometry: the rows lack a coordinate")
     }
   let statistics = NormStatistic.allCases.count
   var result = Tensor(uninitialized: [statistics, rows])

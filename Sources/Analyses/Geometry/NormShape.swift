@@ -44,7 +44,7 @@ struct NormShape: Collector {
       if positions.isEmpty { continue }
       for (place, site) in sites.enumerated() {
         let x = try batch.cache.tensor(site.input, prompt: prompt).gatheringRows(positions)
-        clouds[place].add(x, site.normalized(x) ?? x)
+        clouds[place].add(x, site.norm?.parts(x).normalized ?? x)
       }
     }
   }

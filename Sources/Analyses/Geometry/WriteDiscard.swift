@@ -66,7 +66,8 @@ struct WriteDiscard: Collector {
   }
 
   init(_ model: GPT2) {
-    config = model.config
+    let config = model.config
+    self.config = config
     sites = model.normSites
     isFolded = config.normalization == .none
     centers = config.normalization != .rmsNorm
@@ -76,7 +77,7 @@ struct WriteDiscard: Collector {
       let count = block.W_O.shape[0]
       return Layer(
         ones: block.W_O.groupDots(rows, groups: 1).reshaped([count]),
-        gram: (0..<model.config.nHeads).map { head in
+        gram: (0..<config.nHeads).map { head in
           let W_O = model.W_O(layer: layer, head: head)
           return matmulTransposed(W_O, MatrixView(W_O))
         })
