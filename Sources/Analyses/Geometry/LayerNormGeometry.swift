@@ -26,8 +26,12 @@ public struct LayerNormGeometry: Sendable {
   /// Decides which tokens are sampled where there are too many to keep.
   public var seed: UInt64
 
+  /// The tokens whose way through the norms is kept as vectors (group `ln_geometry/steps`).
+  public var steps: [NormStep]
+
   /// The analysis with its defaults.
-  public init(batchSize: Int = 8, seed: UInt64 = 0) {
+  public init(batchSize: Int = 8, seed: UInt64 = 0, steps: [NormStep] = []) {
+    self.steps = steps
     self.batchSize = batchSize
     self.seed = seed
   }
@@ -44,6 +48,16 @@ public struct LayerNormGeometry: Sendable {
     public let title: String
 
     fileprivate init(_ geometry: LayerNormGeometry, _ model: GPT2, _ prompts: [Prompt]) throws {
+      if !model.config.hasOnesDirection {
+        let done = model.identity.weightProcessing.filter {
+          ["crmsnorm", "isometric"].contains($0)
+        }
+        throw AnalysisError.unsuitable(
+          analysis: "geometry",
+          problem: "the stream of this model (\(done.joined(separator: ", "))) has "
+            + "\(model.config.dModel) coordinates, expected \(model.config.normWidth), the ones "
+            + "direction among them; measure the model before that processing")
+      }
       let axes = try PromptAxes(prompts, model: model, analysis: "geometry")
       self.model = model
       self.prompts = prompts
@@ -51,7 +65,12 @@ public struct LayerNormGeometry: Sendable {
       collectors = [
         TokenGeometry(model, axes, seed: geometry.seed),
         CorpusGeometry(model, seed: geometry.seed),
+        WriteDiscard(model),
+        NormShape(model, axes),
       ]
+      if !geometry.steps.isEmpty {
+        collectors.append(try NormSteps(model, axes, geometry.steps))
+      }
       tables = collectors.flatMap(\.tables)
       title = "LayerNorm geometry of \(model.identity.name)"
     }
@@ -61,8 +80,8 @@ public struct LayerNormGeometry: Sendable {
     /// - Parameters:
     ///   - sink: takes the values of ``tables``.
     ///   - progress: told after each batch how many prompts are done.
-    /// - Returns: what was found over all prompts: groups `ln_geometry/summary` and
-    ///   `ln_geometry/corpus`, and `renormalisation` where every prompt has an answer.
+    /// - Returns: what was found over all prompts: groups `ln_geometry/summary`, `/corpus`, `/writes`,
+    ///   `/shape`, and `renormalisation` where every prompt has an answer.
     /// - Throws: `AnalysisError.nonFinite`, `ModelError`; what the sink throws.
     /// - Complexity: one forward pass a prompt without logits, and with answers a second one; memory
     ///   for the activations of a batch.
@@ -82,7 +101,8 @@ public struct LayerNormGeometry: Sendable {
 
   /// Prepares the measurement of `prompts`.
   ///
-  /// - Throws: `AnalysisError.noPrompts`.
+  /// - Throws: `AnalysisError.noPrompts`; `.unsuitable` for a model whose stream has lost the ones
+  ///   direction; `ModelError.nothingMatches` for steps of a token that there is not.
   public func pass(_ model: GPT2, _ prompts: [Prompt]) throws -> Pass {
     try Pass(self, model, prompts)
   }
@@ -93,8 +113,8 @@ public struct LayerNormGeometry: Sendable {
   ///   - model: any model with a ones direction.
   ///   - prompts: the prompts.
   ///   - progress: told after each batch how many prompts are done.
-  /// - Returns: groups `ln_geometry`, `ln_geometry/summary`, `ln_geometry/corpus`, and
-  ///   `renormalisation` where every prompt has an answer.
+  /// - Returns: group `ln_geometry` with `/summary`, `/corpus`, `/writes`, `/shape` and, where asked
+  ///   for, `/steps`; `renormalisation` where every prompt has an answer.
   /// - Throws: `AnalysisError`, `ModelError`.
   public func run(
     _ model: GPT2, _ prompts: [Prompt], progress: (Int) throws -> Void = { _ in }
