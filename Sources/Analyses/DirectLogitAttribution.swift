@@ -225,6 +225,8 @@ public struct DirectLogitAttribution: Sendable {
         )
       case .rmsNorm:
         ("c/scale(r) * gain . w, scale frozen", "RMS(r).w - RMS(r - c).w, scale recomputed")
+      case .crmsNorm:
+        ("c/scale(r) * gain . w, scale frozen", "CRMS(r).w - CRMS(r - c).w, scale recomputed")
       case .none: ("c . w", "r.w - (r - c).w")
       }
     var variables = [

@@ -9,8 +9,8 @@ import Tensors
 ///
 /// for the components c of the stream r, w the unembedding direction, γ and β the final
 /// LayerNorm's. With u = (γ ⊙ w) − mean(γ ⊙ w) that is Σ_c c·u/σ(r) + bias: linear in c once the
-/// scale σ(r) is frozen. RMSNorm does not centre: u = γ ⊙ w and σ(r) = √(mean r² + ε). Without a norm
-/// u = w, σ ≡ 1 and it is linear without freezing anything.
+/// scale σ(r) is frozen. RMSNorm does not centre: u = γ ⊙ w and σ(r) = √(mean r² + ε), and CRMSNorm has
+/// (Σr² + (Σr)²)/d in the mean's place. Without a norm u = w, σ ≡ 1 and it is linear without freezing anything.
 struct FinalReadout {
   /// u, shape `[d_model]`.
   let direction: [Double]
@@ -18,6 +18,7 @@ struct FinalReadout {
   let bias: Double
   private let epsilon: Double
   private let normalization: Normalization
+  private let width: Double
 
   /// The readout of the logit of `answer`, less that of `wrong` if there is one.
   init(_ model: GPT2, answer: Int, wrong: Int?) {
@@ -42,6 +43,7 @@ struct FinalReadout {
       for i in w.indices { w[i] -= mean }
     }
     normalization = model.config.normalization
+    width = Double(model.config.normWidth)
     epsilon = model.config.layerNormEpsilon
     direction = w
     self.bias = bias
@@ -69,19 +71,15 @@ struct FinalReadout {
   }
 
   private func scale(_ count: Int, _ value: (Int) -> Double) -> Double {
-    var mean = 0.0
-    switch normalization {
-    case .none: return 1
-    case .rmsNorm: break
-    case .layerNorm:
-      for i in 0..<count { mean += value(i) }
-      mean /= Double(count)
-    }
-    var variance = 0.0
+    if normalization == .none { return 1 }
+    var sum = 0.0
+    for i in 0..<count { sum += value(i) }
+    let mean = normalization == .layerNorm ? sum / width : 0
+    var squares = normalization == .crmsNorm ? sum * sum : 0
     for i in 0..<count {
       let deviation = value(i) - mean
-      variance += deviation * deviation
+      squares += deviation * deviation
     }
-    return (variance / Double(count) + epsilon).squareRoot()
+    return (squares / width + epsilon).squareRoot()
   }
 }

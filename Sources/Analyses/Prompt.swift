@@ -45,6 +45,8 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
   case alignment(analysis: String, problem: String)
   /// A sender or receiver of paths that does not exist, with the nearest one that does.
   case unknownNode(kind: String, name: String, suggestion: String?, expected: String)
+  /// A model that an analysis has no meaning for.
+  case unsuitable(analysis: String, problem: String)
   /// Senders and receivers that cannot be patched as asked.
   case paths(problem: String)
 
@@ -71,6 +73,8 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
     case .unknownNode(let kind, let name, let suggestion, let expected):
       "unknown \(kind) '\(name)'; "
         + (suggestion.map { "did you mean '\($0)'?" } ?? "expected \(expected)")
+    case .unsuitable(let analysis, let problem):
+      "\(analysis): \(problem)"
     case .paths(let problem):
       "paths: \(problem)"
     case .noGradient(let metric):
@@ -156,13 +160,18 @@ package struct PromptAxes {
 extension Provenance {
   /// What a result says of the model it was computed with.
   public init(model: GPT2) {
-    self.init([
+    var facts: OrderedDictionary<String, AttributeValue> = [
       "model_name": .string(model.identity.name),
       "weights_sha256": .string(model.identity.weightsSHA256),
       "normalization": .string(model.config.normalization.rawValue),
       "weight_processing": .string(
         model.identity.weightProcessing.isEmpty
           ? "none" : model.identity.weightProcessing.joined(separator: ",")),
-    ])
+    ]
+    // A compressed stream: d_model is one less than the model was trained with.
+    if !model.config.hasOnesDirection {
+      facts["norm_width"] = .integer(model.config.normWidth)
+    }
+    self.init(facts)
   }
 }

@@ -54,11 +54,12 @@ NL_INLINE void normalize16(
   store_part(y, &v, count);
 }
 
-// Divides a row by its deviation from `mean`, then applies gain and bias; returns the deviation.
+// Divides a row by its deviation from `mean`, then applies gain and bias; returns the deviation. The
+// squares are those of the row and `more`, `width` of them.
 NL_INLINE float norm_row(
-  ptrdiff_t d, const float *x, float mean, float eps, const float *gain, const float *bias,
-  float *y, float *normalized) {
-  const float deviation = sqrtf(row_sum(d, x, mean, 1) / (float)d + eps);
+  ptrdiff_t d, ptrdiff_t width, float more, const float *x, float mean, float eps,
+  const float *gain, const float *bias, float *y, float *normalized) {
+  const float deviation = sqrtf((row_sum(d, x, mean, 1) + more) / (float)width + eps);
   for (ptrdiff_t i = 0; i < d; i += LANES) {
     float *plain = normalized ? normalized + i : NULL;
     const float *g = gain ? gain + i : NULL, *b = bias ? bias + i : NULL;
@@ -79,17 +80,18 @@ NL_CLONES void nl_layer_norm(
     float mean = row_sum(d, x, 0, 0) / (float)d;
     mean += row_sum(d, x, mean, 0) / (float)d;
     float *plain = normalized ? normalized + r * d : NULL;
-    const float deviation = norm_row(d, x, mean, eps, gain, bias, y, plain);
+    const float deviation = norm_row(d, d, 0, x, mean, eps, gain, bias, y, plain);
     if (scale) scale[r] = deviation;
   }
 }
 
 NL_CLONES void nl_rms_norm(
-  ptrdiff_t rows, ptrdiff_t d, const float *x, float eps, const float *restrict gain,
+  ptrdiff_t rows, ptrdiff_t d, ptrdiff_t width, int rest, const float *x, float eps, const float *restrict gain,
   const float *restrict bias, float *y, float *restrict scale, float *restrict normalized) {
   for (ptrdiff_t r = 0; r < rows; r++, x += d, y += d) {
     float *plain = normalized ? normalized + r * d : NULL;
-    const float deviation = norm_row(d, x, 0, eps, gain, bias, y, plain);
+    const float sum = rest ? row_sum(d, x, 0, 0) : 0;
+    const float deviation = norm_row(d, width, sum * sum, x, 0, eps, gain, bias, y, plain);
     if (scale) scale[r] = deviation;
   }
 }

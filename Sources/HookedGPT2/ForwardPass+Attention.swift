@@ -73,15 +73,15 @@ extension ForwardPass {
     return z
   }
 
-  /// Queries, keys and values, `[rows, d_model]` each.
+  /// Queries, keys and values, `[rows, head·d_head]` each.
   private mutating func attentionInputs(
     _ layer: Int, _ block: GPT2Weights.Block, _ residPre: Tensor
   ) throws -> (q: Tensor, k: Tensor, v: Tensor) {
-    let d = config.dModel
+    let a = config.dAttn
     let (x, changedScale) = try normalize(residPre, block.ln1, layer, .ln1Scale, .ln1Normalized)
     let W = MatrixView(block.W_QKV)
     func project(_ part: Int) -> Tensor {
-      let columns = part * d..<(part + 1) * d
+      let columns = part * a..<(part + 1) * a
       return matmul(x, W.columns(columns), bias: block.b_QKV.rows(columns))
     }
     guard plan.uses(Site.headInputs, layer) else {
@@ -109,7 +109,7 @@ extension ForwardPass {
   private func projectHeads(
     _ input: Tensor, _ part: Int, _ block: GPT2Weights.Block, fixedScale: Tensor?
   ) -> Tensor {
-    let (rows, heads, dHead, d) = (input.shape[0], config.nHeads, config.dHead, config.dModel)
+    let (rows, heads, dHead, a) = (input.shape[0], config.nHeads, config.dHead, config.dAttn)
     var output = Tensor(uninitialized: [rows, heads, dHead])
     for head in 0..<heads {
       let stream = input.column(head)
@@ -120,7 +120,7 @@ extension ForwardPass {
       } else {
         x = block.ln1?(stream) ?? stream
       }
-      let columns = part * d + head * dHead..<part * d + (head + 1) * dHead
+      let columns = part * a + head * dHead..<part * a + (head + 1) * dHead
       output.replaceColumn(
         head,
         with: matmul(x, MatrixView(block.W_QKV).columns(columns), bias: block.b_QKV.rows(columns)))

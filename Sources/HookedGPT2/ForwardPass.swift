@@ -85,9 +85,10 @@ struct ForwardPass {
 
   /// What a block reads of the stream.
   ///
-  /// With LayerNorm: `(x − mean)/scale ⊙ gain + bias`; with RMSNorm the same without the mean.
-  /// Without either: `x` itself, since gain, bias and centring are folded into the weights that
-  /// follow; `scale` is then 1 and `normalized` is `x − mean`, computed only when asked for.
+  /// With LayerNorm: `(x − mean)/scale ⊙ gain + bias`; with RMSNorm and CRMSNorm the same without the
+  /// mean. Without any: `x` itself, since gain, bias and centring are folded into the weights that
+  /// follow; `scale` is then 1 and `normalized` is `x − mean` (`x` where the
+  /// stream is compressed), computed only when asked for.
   /// `changedScale` is what interventions made of the scale, nil where there were none.
   mutating func normalize(
     _ x: Tensor, _ ln: GPT2Weights.Norm?, _ layer: Int?, _ scaleSite: Site,
@@ -101,7 +102,7 @@ struct ForwardPass {
     let scaleChanged = plan.changes([scaleSite], layer)
     var normalized =
       scaleChanged
-      ? self.normalized(x, ln, scale: scale) : parts?.normalized ?? x.centeringRows()
+      ? self.normalized(x, ln, scale: scale) : parts?.normalized ?? config.normalizedWithoutNorm(x)
     try hook(normalizedSite, layer, &normalized)
 
     let changedScale = scaleChanged ? scale : nil
@@ -114,7 +115,8 @@ struct ForwardPass {
   /// A norm's normalised input for scales that interventions gave. Without a norm, centred all the
   /// same: the folded weights annihilate the mean.
   func normalized(_ x: Tensor, _ ln: GPT2Weights.Norm?, scale: Tensor) -> Tensor {
-    ln?.normalized(x, scale: scale) ?? x.centeringRows().dividingRows(by: scale)
+    ln?.normalized(x, scale: scale)
+      ?? config.normalizedWithoutNorm(x).dividingRows(by: scale)
   }
 
   // MARK: hooks
@@ -162,4 +164,10 @@ struct ForwardPass {
         plan.positions == .all ? x : x.gatheringAxis1(recordedPositions[prompt]))
     }
   }
+}
+
+extension GPT2Config {
+  /// What `hook_normalized` is in a model without norms: the stream centred, as the folded weights see
+  /// it; a compressed stream has no mean to lose.
+  func normalizedWithoutNorm(_ x: Tensor) -> Tensor { hasOnesDirection ? x.centeringRows() : x }
 }

@@ -33,7 +33,7 @@ extension GPT2 {
 
   private func fused(_ part: Int, _ layer: Int, _ head: Int) -> Tensor {
     let own = columns(head)
-    let start = part * config.dModel
+    let start = part * config.dAttn
     return MatrixView(weights.blocks[layer].W_QKV)
       .columns(start + own.lowerBound..<start + own.upperBound).copied()
   }

@@ -5,10 +5,12 @@ public import Tensors
 /// Matrices are kept as the checkpoint has them and are usually mapped from its file; `W_Q` of one
 /// head is a view into the fused `c_attn`.
 public struct GPT2Weights: Sendable {
-  /// A LayerNorm or RMSNorm.
+  /// A LayerNorm, RMSNorm or CRMSNorm.
   public struct Norm: Sendable {
-    /// Which of the two.
+    /// Which of them.
     public let normalization: RowNormalization
+    /// What the sum of squares is divided by; see ``GPT2Config/normWidth``.
+    public let width: Int
     /// ε.
     public let epsilon: Float
     /// γ, shape `[d_model]`.
@@ -18,19 +20,28 @@ public struct GPT2Weights: Sendable {
 
     /// The rows of `x`, normalised, with gain and bias: `[rows, d_model]` → `[rows, d_model]`.
     public func callAsFunction(_ x: Tensor) -> Tensor {
-      normalization(x, epsilon: epsilon, gain: gain, bias: bias)
+      normalization(x, width: width, epsilon: epsilon, gain: gain, bias: bias)
     }
 
     /// The same together with scale and normalised input.
-    func parts(_ x: Tensor) -> RowNormalizationParts {
-      normalization.parts(x, epsilon: epsilon, gain: gain, bias: bias)
+    public func parts(_ x: Tensor) -> RowNormalizationParts {
+      normalization.parts(x, width: width, epsilon: epsilon, gain: gain, bias: bias)
+    }
+
+    /// What a gradient at the output becomes at the input `x`; see ``RowNormalization``.
+    func gradient(
+      _ gradient: Tensor, at x: Tensor, fixedScale: Bool, keepingNormalized: Bool = false
+    ) -> RowNormalizationGradient {
+      normalization.gradient(
+        gradient, at: x, width: width, epsilon: epsilon, gain: gain, fixedScale: fixedScale,
+        keepingNormalized: keepingNormalized)
     }
 
     /// The normalised input for scales that are given, before gain and bias.
     func normalized(_ x: Tensor, scale: Tensor) -> Tensor {
       switch normalization {
       case .layerNorm: x.centeringRows().dividingRows(by: scale)
-      case .rmsNorm: x.dividingRows(by: scale)
+      case .rmsNorm, .crmsNorm: x.dividingRows(by: scale)
       }
     }
 
@@ -44,9 +55,9 @@ public struct GPT2Weights: Sendable {
   public struct Block: Sendable {
     /// The norm before attention; nil without norms.
     public let ln1: Norm?
-    /// Queries, keys and values side by side, shape `[d_model, 3·d_model]`, heads within each.
+    /// Queries, keys and values side by side, shape `[d_model, 3·n_heads·d_head]`, heads within each.
     public let W_QKV: Tensor
-    /// Their biases, shape `[3·d_model]`.
+    /// Their biases, shape `[3·n_heads·d_head]`.
     public let b_QKV: Tensor
     /// From the heads' values back to the stream, shape `[n_heads·d_head, d_model]`.
     public let W_O: Tensor
@@ -82,12 +93,14 @@ public struct GPT2Weights: Sendable {
   ///
   /// - Throws: `ModelError.missingTensor`, `.tensorShape`, `.unusedTensors`.
   public init(_ tensors: [String: Tensor], config: GPT2Config) throws(ModelError) {
-    var reader = Reader(tensors: tensors, epsilon: Float(config.layerNormEpsilon))
-    let (d, m) = (config.dModel, config.dMLP)
+    var reader = Reader(
+      tensors: tensors, epsilon: Float(config.layerNormEpsilon), normWidth: config.normWidth)
+    let (d, a, m) = (config.dModel, config.dAttn, config.dMLP)
     let norm: RowNormalization? =
       switch config.normalization {
       case .layerNorm: .layerNorm
       case .rmsNorm: .rmsNorm
+      case .crmsNorm: .crmsNorm
       case .none: nil
       }
 
@@ -99,9 +112,9 @@ public struct GPT2Weights: Sendable {
       blocks.append(
         Block(
           ln1: try reader.take(norm, "\(h).ln_1", d),
-          W_QKV: try reader.take("\(h).attn.c_attn.weight", [d, 3 * d]),
-          b_QKV: try reader.take("\(h).attn.c_attn.bias", [3 * d]),
-          W_O: try reader.take("\(h).attn.c_proj.weight", [d, d]),
+          W_QKV: try reader.take("\(h).attn.c_attn.weight", [d, 3 * a]),
+          b_QKV: try reader.take("\(h).attn.c_attn.bias", [3 * a]),
+          W_O: try reader.take("\(h).attn.c_proj.weight", [a, d]),
           b_O: try reader.take("\(h).attn.c_proj.bias", [d]),
           ln2: try reader.take(norm, "\(h).ln_2", d),
           W_in: try reader.take("\(h).mlp.c_fc.weight", [d, m]),
@@ -145,6 +158,7 @@ public struct GPT2Weights: Sendable {
   private struct Reader {
     var tensors: [String: Tensor]
     let epsilon: Float
+    let normWidth: Int
 
     mutating func take(_ name: String, _ shape: [Int]) throws(ModelError) -> Tensor {
       guard let tensor = try takeIfPresent(name, shape) else {
@@ -166,7 +180,7 @@ public struct GPT2Weights: Sendable {
     ) throws(ModelError) -> Norm? {
       guard let normalization else { return nil }
       return Norm(
-        normalization: normalization, epsilon: epsilon,
+        normalization: normalization, width: normWidth, epsilon: epsilon,
         gain: try take("\(name).weight", [d]), bias: try take("\(name).bias", [d]))
     }
 

@@ -47,7 +47,9 @@ struct ProcessedWeights {
   }
 
   mutating func centerReadingWeights() throws(ModelError) {
-    try requireReadersSeeNoMean()
+    try requireOnesDirection(.centerReadingWeights)
+    try requireNormsWithoutMean(.centerReadingWeights)
+    try requireNoMeanIsRead()
     untieUnembedding()
     let mean = [Double](repeating: 1 / Double(d), count: d)
     for reader in readers {
@@ -59,9 +61,10 @@ struct ProcessedWeights {
   }
 
   mutating func centerWritingWeights() throws(ModelError) {
+    try requireOnesDirection(.centerWritingWeights)
     switch config.normalization {
     case .layerNorm: break
-    case .rmsNorm:
+    case .rmsNorm, .crmsNorm:
       if let writer = uncenteredWriter() {
         throw .processing(
           step: WeightProcessing.centerWritingWeights.rawValue,
@@ -86,19 +89,55 @@ struct ProcessedWeights {
   }
 
   mutating func replaceLayerNormByRMSNorm() throws(ModelError) {
-    let step = WeightProcessing.rmsNorm.rawValue
     switch config.normalization {
     case .rmsNorm: return
     case .none: throw noNorm(.rmsNorm)
+    case .crmsNorm: try requireOnesDirection(.rmsNorm)
     case .layerNorm:
-      if let writer = uncenteredWriter() {
-        throw .processing(
-          step: step,
-          problem:
-            "the stream has a mean, which LayerNorm removes and RMSNorm does not: \(writer); "
-            + "add center_writing_weights")
-      }
+      try requireStreamWithoutMean(
+        .rmsNorm, otherwise: "which LayerNorm removes and RMSNorm does not")
       config.normalization = .rmsNorm
+    }
+  }
+
+  /// Writes the stream in the d − 1 coordinates of a basis of the vectors of mean zero.
+  mutating func compress(
+    _ step: WeightProcessing, _ basis: ZeroSumBasis
+  ) throws(ModelError) {
+    try requireOnesDirection(step)
+    if config.normalization == .none {
+      if step == .crmsNorm { throw noNorm(step) }
+      if let reader = readerOfTheMean() {
+        throw .processing(
+          step: step.rawValue,
+          problem: "without a norm the mean of the stream is read: \(reader)")
+      }
+    } else {
+      try requireNormsWithoutMean(step)
+    }
+    try requireStreamWithoutMean(step, otherwise: "for which d_model − 1 numbers have no room")
+    guard d > 1 else {
+      throw .processing(step: step.rawValue, problem: "d_model is 1, which leaves nothing")
+    }
+    untieUnembedding()
+    for writer in writers {
+      tensors[writer] = tensors[writer]?.coordinates(in: basis)
+    }
+    for reader in readers {
+      tensors[reader.matrix] = tensors[reader.matrix].map {
+        reader.transposed
+          ? $0.readingCoordinates(in: basis) : $0.columnsReadingCoordinates(in: basis)
+      }
+      if let gain = tensors[reader.gain] {
+        tensors[reader.gain] = gain.rows(0..<d - 1)
+        tensors[reader.shift] = Tensor(zeros: [d - 1])
+      }
+    }
+    config.dModel -= 1
+    switch (config.normalization, step) {
+    case (.none, _): break
+    case (_, .crmsNorm): config.normalization = .crmsNorm
+    default: config.normalization = .rmsNorm
     }
   }
 
@@ -119,7 +158,7 @@ struct ProcessedWeights {
     for layer in 0..<config.nLayers {
       let attention = "h.\(layer).attn"
       guard let W_O = tensors["\(attention).c_proj.weight"] else { continue }
-      let valueBias = Array(doubles("\(attention).c_attn.bias").suffix(d))
+      let valueBias = Array(doubles("\(attention).c_attn.bias").suffix(config.dAttn))
       let written = W_O.sumOfRows(weightedBy: valueBias)
       change("\(attention).c_proj.bias") { b in
         b.scaleRows(by: nil, subtracting: written.map { -$0 })
@@ -254,26 +293,50 @@ struct ProcessedWeights {
     return nil
   }
 
-  private func requireReadersSeeNoMean() throws(ModelError) {
-    let step = WeightProcessing.centerReadingWeights.rawValue
-    if config.normalization != .none {
-      for reader in readers {
-        let (gain, shift) = (doubles(reader.gain), doubles(reader.shift))
-        let range = (gain.min() ?? 1, gain.max() ?? 1)
-        if range.0 != range.1 || shift.contains(where: { $0 != 0 }) {
-          let found =
-            range.0 == range.1
-            ? "a bias" : "gains from \(Float(range.0)) to \(Float(range.1)) (expected one)"
-          throw .processing(
-            step: step,
-            problem: "\(reader.norm) has \(found), so what it gives has a mean; add fold_ln")
-        }
+  /// The stream must have all its coordinates.
+  private func requireOnesDirection(_ step: WeightProcessing) throws(ModelError) {
+    if config.hasOnesDirection { return }
+    throw .processing(
+      step: step.rawValue,
+      problem:
+        "the stream has d_model = \(d) of \(config.normWidth) coordinates, and the direction of "
+        + "its mean is gone already; leave the step out")
+  }
+
+  /// What the norms give must have a mean of zero wherever what they read has one.
+  private func requireNormsWithoutMean(_ step: WeightProcessing) throws(ModelError) {
+    if config.normalization == .none { return }
+    for reader in readers {
+      let (gain, shift) = (doubles(reader.gain), doubles(reader.shift))
+      let range = (gain.min() ?? 1, gain.max() ?? 1)
+      if range.0 != range.1 || shift.contains(where: { $0 != 0 }) {
+        let found =
+          range.0 == range.1
+          ? "a bias" : "gains from \(Float(range.0)) to \(Float(range.1)) (expected one)"
+        throw .processing(
+          step: step.rawValue,
+          problem: "\(reader.norm) has \(found), so what it gives has a mean; add "
+            + (step == .centerReadingWeights ? "fold_ln" : "fold_ln, center_writing_weights"))
       }
     }
+  }
+
+  /// Nothing may write a mean to the stream.
+  private func requireStreamWithoutMean(
+    _ step: WeightProcessing, otherwise: String
+  ) throws(ModelError) {
+    if let writer = uncenteredWriter() {
+      throw .processing(
+        step: step.rawValue,
+        problem: "the stream has a mean, \(otherwise): \(writer); add center_writing_weights")
+    }
+  }
+
+  private func requireNoMeanIsRead() throws(ModelError) {
     if config.normalization == .layerNorm || readerOfTheMean() == nil { return }
     if let writer = uncenteredWriter() {
       throw .processing(
-        step: step,
+        step: WeightProcessing.centerReadingWeights.rawValue,
         problem: "the stream has a mean, and without LayerNorm it is read: \(writer); process the "
           + "original model with LayerNorm instead")
     }
@@ -283,7 +346,8 @@ struct ProcessedWeights {
     .processing(
       step: step.rawValue,
       problem: "the model has no norm; expected "
-        + (step == .foldLN ? "LayerNorm or RMSNorm" : "LayerNorm") + "; leave the step out")
+        + (step == .foldLN ? "LayerNorm or RMSNorm" : "LayerNorm") + "; leave the step out"
+        + (step == .crmsNorm ? " (isometric is for such a model, too)" : ""))
   }
 
   // MARK: tensors

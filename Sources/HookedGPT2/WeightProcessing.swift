@@ -8,7 +8,7 @@ public import Tensors
 ///
 /// With LayerNorm `z ⊙ γ + β` in front of a matrix W with bias c, z = (x − mean x)/σ:
 /// TransformerLens 2 (`fold_ln`, `center_writing_weights`, `center_unembed`, `fold_value_biases`),
-/// Elhage et al. 2021; Jiang et al. 2023, arXiv:2305.14858 (`rmsnorm`).
+/// Elhage et al. 2021; Jiang et al. 2023, arXiv:2305.14858 (`rmsnorm`, `crmsnorm`).
 public enum WeightProcessing: String, Sendable, CaseIterable {
   /// Folds the fixed affine maps that stand where LayerNorms were removed; see ``LayerNormFolding``.
   case foldAffineNorms = "fold_affine_norms"
@@ -37,6 +37,23 @@ public enum WeightProcessing: String, Sendable, CaseIterable {
   ///
   /// Exact where every writer is centred.
   case rmsNorm = "rmsnorm"
+
+  /// Replaces LayerNorm or RMSNorm by CRMSNorm: the stream, of mean zero, loses its last coordinate,
+  /// which is minus the sum of the others. Writers `W ← W[:, :d−1]`, readers
+  /// `W ← W[:d−1] − W[d−1]`, norm `x̃/√((Σx̃² + (Σx̃)²)/d + ε)`. Norms of the stream and angles in it
+  /// change: `isometric` keeps them.
+  ///
+  /// Exact where every writer is centred and the norms have one gain and no bias.
+  case crmsNorm = "crmsnorm"
+
+  /// Writes the stream, of mean zero, in d − 1 coordinates of an orthonormal basis B (Helmert's, see
+  /// `ZeroSumBasis`): writers `W ← W·B`, readers `W ← Bᵀ·W`, norm `x̃/√(Σx̃²/d + ε)`, an RMSNorm
+  /// that divides by d. Norms of the stream and angles in it stay. Without norms it is a change of
+  /// coordinates alone.
+  ///
+  /// Exact where every writer is centred, and the norms have one gain and no bias or, without norms,
+  /// the reading weights annihilate the mean.
+  case isometric
 
   /// Removes the mean over the vocabulary from `W_U` and `b_U`. Logits shift by one number at each
   /// position, log-probabilities stay.
@@ -104,6 +121,8 @@ public enum WeightProcessing: String, Sendable, CaseIterable {
     case .centerReadingWeights: try model.centerReadingWeights()
     case .centerWritingWeights: try model.centerWritingWeights()
     case .rmsNorm: try model.replaceLayerNormByRMSNorm()
+    case .crmsNorm: try model.compress(.crmsNorm, .dropLast)
+    case .isometric: try model.compress(.isometric, .helmert)
     case .centerUnembed: model.centerUnembed()
     case .foldValueBiases: model.foldValueBiases()
     }

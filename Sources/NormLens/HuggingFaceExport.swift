@@ -58,13 +58,21 @@ public enum HuggingFaceExport {
 
     init(_ checkpoint: Checkpoint, _ type: SafetensorsFile.ScalarType) throws {
       let model = checkpoint.config
+      guard model.hasOnesDirection && model.dAttn == model.dModel else {
+        let reason =
+          model.hasOnesDirection
+          ? "its heads are d_model / n_heads wide, not \(model.dHead)"
+          : "it has no norm over \(model.normWidth) of a stream of d_model \(model.dModel); convert "
+            + "the model before 'crmsnorm' or 'isometric'"
+        throw ModelSourceError.inexpressible(format: "GPT2LMHeadModel", problem: reason)
+      }
       let gain = Form.affineGain(type)
       switch model.normalization {
       case .layerNorm:
         for (name, tensor) in checkpoint.tensors where !name.hasPrefix("unembed.") {
           tensors["transformer.\(name)"] = tensor
         }
-      case .rmsNorm:
+      case .rmsNorm, .crmsNorm:
         throw ModelSourceError.inexpressible(
           format: "GPT2LMHeadModel",
           problem: "it has no RMSNorm; convert the model before 'rmsnorm'")

@@ -31,19 +31,16 @@ public enum ModelFile {
     }
     let config = try GPT2Config(
       nLayers: fields.integer("n_layers"), dModel: fields.integer("d_model"),
-      nHeads: fields.integer("n_heads"), dMLP: fields.integer("d_mlp"),
+      nHeads: fields.integer("n_heads"), dHead: fields.integer("d_head"),
+      dMLP: fields.integer("d_mlp"),
       nCtx: fields.integer("n_ctx"), dVocab: fields.integer("d_vocab"),
       activation: fields.choice("activation", Activation.self),
       normalization: fields.choice("normalization", Normalization.self),
+      normWidth: archive[attribute: "norm_width"] == nil ? nil : fields.integer("norm_width"),
       layerNormEpsilon: fields.number("layer_norm_epsilon"),
       scaleAttnWeights: fields.flag("scale_attn_weights"),
       scaleAttnByInverseLayerIdx: fields.flag("scale_attn_by_inverse_layer_idx"),
       tiedUnembed: fields.flag("tied_unembed"))
-    guard try fields.integer("d_head") == config.dHead else {
-      throw ModelSourceError.field(
-        path: path, field: "d_head", expected: "d_model / n_heads = \(config.dHead)",
-        found: "\(try fields.integer("d_head"))")
-    }
     let prepend = try fields.flag("default_prepend_bos")
     let special = try fields.json("special_tokens")
     let tokenCount = archive.tokenizer?.tokenCount ?? 0
@@ -139,6 +136,7 @@ public enum ModelFile {
       "reference_ids": .integers(reference.ids),
       "reference_logits": .numbers(reference.logits),
     ]
+    if !config.hasOnesDirection { attributes["norm_width"] = .integer(config.normWidth) }
     attributes["published_config"] = checkpoint.publishedConfig.map { .string($0.text) }
     try ModelArchive.write(
       attributes: attributes.merging(checkpoint.processingAttributes) { $1 },

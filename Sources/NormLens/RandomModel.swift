@@ -19,7 +19,7 @@ extension Checkpoint {
   ) throws -> Checkpoint {
     var random = NormalGenerator(seed: seed)
     var tensors: OrderedDictionary<String, Tensor> = [:]
-    let (d, m) = (config.dModel, config.dMLP)
+    let (d, a, m) = (config.dModel, config.dAttn, config.dMLP)
     func weight(_ name: String, _ shape: [Int], _ deviation: Double) {
       tensors[name] = random.tensor(shape, mean: 0, deviation: deviation)
     }
@@ -33,9 +33,9 @@ extension Checkpoint {
     for layer in 0..<config.nLayers {
       let h = "h.\(layer)"
       norm("\(h).ln_1")
-      weight("\(h).attn.c_attn.weight", [d, 3 * d], 0.02)
-      weight("\(h).attn.c_attn.bias", [3 * d], biases)
-      weight("\(h).attn.c_proj.weight", [d, d], small)
+      weight("\(h).attn.c_attn.weight", [d, 3 * a], 0.02)
+      weight("\(h).attn.c_attn.bias", [3 * a], biases)
+      weight("\(h).attn.c_proj.weight", [a, d], small)
       weight("\(h).attn.c_proj.bias", [d], biases)
       norm("\(h).ln_2")
       weight("\(h).mlp.c_fc.weight", [d, m], 0.02)

@@ -3,7 +3,7 @@ public import OrderedCollections
 /// Where numbers come from: tool, command, model, settings. Written as a file's global attributes.
 public struct Provenance: Sendable, Equatable {
   /// The facts by name, in the order in which they are written: `tool_version`, `command_line`,
-  /// `created`, `model_name`, `weights_sha256`, `normalization`, `weight_processing`,
+  /// `created`, `model_name`, `weights_sha256`, `normalization`, `weight_processing`, `norm_width`,
   /// `prepend_bos`, `seed`, `threads`, `blas`.
   public var facts: OrderedDictionary<String, AttributeValue>
 

@@ -49,41 +49,57 @@ public enum RowNormalization: Sendable {
   case layerNorm
   /// `x / √(mean(x²) + ε) ⊙ gain + bias`.
   case rmsNorm
+  /// `x / √((Σx² + (Σx)²)/width + ε) ⊙ gain + bias`: RMSNorm of a row of sum 0 without its last scalar,
+  /// which is −Σx.
+  case crmsNorm
 
   /// The normalisation of each row.
   ///
   /// - Parameters:
   ///   - x: shape `[rows, d]`.
+  ///   - width: what sums over a row are divided by to get their mean; `d` by default, and always of
+  ///     LayerNorm.
   ///   - epsilon: ε.
   ///   - gain: shape `[d]`.
   ///   - bias: shape `[d]`.
   /// - Returns: shape `[rows, d]`.
   /// - Precondition: `gain` and `bias` have `d` scalars.
   public func callAsFunction(
-    _ x: Tensor, epsilon: Float, gain: Tensor, bias: Tensor
+    _ x: Tensor, width: Int? = nil, epsilon: Float, gain: Tensor, bias: Tensor
   ) -> Tensor {
-    compute(x, epsilon, gain, bias, keepParts: false).output
+    compute(x, width, epsilon, gain, bias, keepParts: false).output
   }
 
   /// The normalisation together with its scale and its normalised input; shapes as above.
   public func parts(
-    _ x: Tensor, epsilon: Float, gain: Tensor, bias: Tensor
+    _ x: Tensor, width: Int? = nil, epsilon: Float, gain: Tensor, bias: Tensor
   ) -> RowNormalizationParts {
-    compute(x, epsilon, gain, bias, keepParts: true)
+    compute(x, width, epsilon, gain, bias, keepParts: true)
+  }
+
+  /// The kernel on some rows; arguments as in C.
+  func normalize(
+    _ rows: Int, _ d: Int, width: Int?, _ x: UnsafePointer<Float>, _ epsilon: Float,
+    _ gain: UnsafePointer<Float>?, _ bias: UnsafePointer<Float>?, _ y: UnsafeMutablePointer<Float>,
+    _ scale: UnsafeMutablePointer<Float>?, _ normalized: UnsafeMutablePointer<Float>?
+  ) {
+    switch self {
+    case .layerNorm: nl_layer_norm(rows, d, x, epsilon, gain, bias, y, scale, normalized)
+    case .rmsNorm, .crmsNorm:
+      nl_rms_norm(
+        rows, d, width ?? d, self == .crmsNorm ? 1 : 0, x, epsilon, gain, bias, y, scale, normalized
+      )
+    }
   }
 
   private func compute(
-    _ x: Tensor, _ epsilon: Float, _ gain: Tensor, _ bias: Tensor, keepParts: Bool
+    _ x: Tensor, _ width: Int?, _ epsilon: Float, _ gain: Tensor, _ bias: Tensor, keepParts: Bool
   ) -> RowNormalizationParts {
     let (rows, d) = (x.shape[0], x.rowCount)
     precondition(
       gain.count == d && bias.count == d,
       "\(self): x has shape \(x.shape), gain \(gain.shape), bias \(bias.shape)")
-    let kernel =
-      switch self {
-      case .layerNorm: nl_layer_norm
-      case .rmsNorm: nl_rms_norm
-      }
+    checkWidth(width, d)
     var output = Tensor(uninitialized: x.shape)
     var scale = Tensor(uninitialized: [keepParts ? rows : 0, 1])
     var normalized = Tensor(uninitialized: keepParts ? x.shape : [0])
@@ -96,8 +112,8 @@ public enum RowNormalization: Sendable {
                 guard let x = xs.baseAddress, let y = ys.baseAddress else { return }
                 parallelRows(rows, rowWork: d) { range in
                   let first = range.lowerBound
-                  kernel(
-                    range.count, d, x + first * d, epsilon, gains.baseAddress,
+                  normalize(
+                    range.count, d, width: width, x + first * d, epsilon, gains.baseAddress,
                     biases.baseAddress, y + first * d,
                     keepParts ? scales.baseAddress.map { $0 + first } : nil,
                     keepParts ? normals.baseAddress.map { $0 + first * d } : nil)
@@ -109,6 +125,14 @@ public enum RowNormalization: Sendable {
       }
     }
     return RowNormalizationParts(output: output, scale: scale, normalized: normalized)
+  }
+}
+
+extension RowNormalization {
+  func checkWidth(_ width: Int?, _ d: Int) {
+    precondition(
+      width.map { self == .layerNorm ? $0 == d : $0 > 0 } ?? true,
+      "\(self): width \(width ?? d) of rows of \(d)")
   }
 }
 

@@ -14,7 +14,9 @@ The checkpoints are those that make_golden.py has written.  The file holds
                                        replaced by `value` at position 2; dla/, logit_lens/: as in
                                        make_golden.py, prompt `b`, answer and wrong its ANSWER and WRONG
 
-The steps are written as TransformerLens' weight_processing.py has them, one matrix per head.
+The steps are written as TransformerLens' weight_processing.py has them, one matrix per head.  Every
+hook of a compressed model (crmsnorm, isometric) is checked here, in float64, against the unprocessed
+model's: streams are (P x)[:d-1] or x B with the norms of P x, everything else is the same.
 `--against-transformer-lens` compares TransformerLens' four with that library itself (4.3.0: no
 difference).
 """
@@ -54,6 +56,15 @@ CASES = [
     ("tiny-relu-untied", "everything", EVERYTHING),
     *[("tiny-gelu-erf", step, [step]) for step in TRANSFORMER_LENS],
 ]
+CENTERED = ["fold_ln", "center_writing_weights"]
+COMPRESSED = [
+    ("tiny-ln", "crmsnorm", [*CENTERED, "crmsnorm"]),
+    ("tiny-ln", "isometric", [*CENTERED, "isometric"]),
+    ("tiny-relu-untied", "crmsnorm", [*CENTERED, "rmsnorm", "crmsnorm"]),
+    ("tiny-gelu-erf", "isometric", [*CENTERED, "rmsnorm", "isometric"]),
+    ("tiny-lnfree", "isometric", ["center_writing_weights", "isometric"]),
+]
+CASES += [case for case in COMPRESSED if case[0] in ("tiny-ln", "tiny-lnfree")]
 RMS_CHECKPOINT = "tiny-gelu-erf"
 
 
@@ -106,6 +117,51 @@ def rmsnorm(model):
     model.config = dataclasses.replace(model.config, normalization="rmsnorm")
 
 
+def crmsnorm(model):
+    """Without the last coordinate: writers lose it, readers read it off the sum of the others."""
+    d = model.config.d_model
+    keep = torch.eye(d, d - 1, dtype=torch.float64)
+    rest = keep.T - torch.eye(d, dtype=torch.float64)[-1]
+    compress(model, keep, rest, "crmsnorm")
+
+
+def isometric(model):
+    """In an orthonormal basis of the vectors that sum to zero."""
+    B = helmert(model.config.d_model)
+    assert (B.T @ B - torch.eye(B.shape[1])).abs().max() < 1e-14 and B.sum(dim=0).abs().max() < 1e-13
+    compress(model, B, B.T, "none" if model.is_ln_free else "rmsnorm")
+
+
+def helmert(d):
+    """Columns k = 1 ... d - 1: (1, ..., 1, -k, 0, ...) / sqrt(k (k + 1))."""
+    B = torch.zeros(d, d - 1, dtype=torch.float64)
+    for k in range(1, d):
+        B[:k, k - 1] = 1
+        B[k, k - 1] = -k
+        B[:, k - 1] /= (k * (k + 1)) ** 0.5
+    return B
+
+
+def compress(model, write, read, normalization):
+    """What is written is multiplied by `write` [d, d - 1], what reads by `read` [d - 1, d]."""
+    model.W_E, model.W_pos = model.W_E @ write, model.W_pos @ write
+    for block in model.blocks:
+        for name in ["W_O", "b_O", "W_out", "b_out"]:
+            setattr(block, name, getattr(block, name) @ write)
+        for name in ["W_Q", "W_K", "W_V", "W_in"]:
+            setattr(block, name, read @ getattr(block, name))
+        block.ln1, block.ln2 = shortened(block.ln1), shortened(block.ln2)
+    model.W_U = read @ model.W_U
+    model.ln_final = shortened(model.ln_final)
+    model.config = dataclasses.replace(
+        model.config, normalization=normalization, d_model=model.config.d_model - 1, compressed=True
+    )
+
+
+def shortened(norm):
+    return norm if norm.gain is None else Norm(norm.gain[:-1], norm.bias[:-1])
+
+
 def center_unembed(model):
     model.W_U = model.W_U - model.W_U.mean(dim=-1, keepdim=True)
     model.b_U = model.b_U - model.b_U.mean()
@@ -125,12 +181,12 @@ def tensors(model):
     for layer, block in enumerate(model.blocks):
         h = f"h.{layer}"
         norms |= {f"{h}.ln_1": block.ln1, f"{h}.ln_2": block.ln2}
-        W = [getattr(block, f"W_{x}").permute(1, 0, 2).reshape(d, d) for x in "QKV"]
-        b = [getattr(block, f"b_{x}").reshape(d) for x in "QKV"]
+        W = [getattr(block, f"W_{x}").permute(1, 0, 2).reshape(d, -1) for x in "QKV"]
+        b = [getattr(block, f"b_{x}").reshape(-1) for x in "QKV"]
         found |= {
             f"{h}.attn.c_attn.weight": torch.cat(W, dim=1),
             f"{h}.attn.c_attn.bias": torch.cat(b),
-            f"{h}.attn.c_proj.weight": block.W_O.reshape(d, d),
+            f"{h}.attn.c_proj.weight": block.W_O.reshape(-1, d),
             f"{h}.attn.c_proj.bias": block.b_O,
             f"{h}.mlp.c_fc.weight": block.W_in,
             f"{h}.mlp.c_fc.bias": block.b_in,
@@ -170,6 +226,9 @@ def write(path):
                 dataset(group, name, values.contiguous())
             dataset(group, "logits", model.logits(tokens))
 
+        for checkpoint, form, steps in COMPRESSED:
+            check_compressed(checkpoint, form, steps)
+
         model = ReferenceGPT2.from_huggingface(FIXTURES / RMS_CHECKPOINT)
         rmsnorm(model)
         tokens = prompts(RMS_CHECKPOINT)
@@ -194,6 +253,45 @@ def write(path):
         _, recomputed, frozen = logit_lens(model, run)
         dataset(group, "logit_lens/recomputed", recomputed)
         dataset(group, "logit_lens/frozen", frozen)
+
+
+def check_compressed(checkpoint, form, steps):
+    """Holds the hooks of a compressed model against the unprocessed model's."""
+    plain = ReferenceGPT2.from_huggingface(FIXTURES / checkpoint)
+    model = ReferenceGPT2.from_huggingface(FIXTURES / checkpoint)
+    for step in steps:
+        globals()[step](model)
+    tokens = prompts(checkpoint)["b"]
+    before, after = plain.run(tokens), model.run(tokens)
+    d = plain.config.d_model
+    basis = helmert(d) if form == "isometric" else torch.eye(d, d - 1, dtype=torch.float64)
+    worst = 0.0
+    for name in hook_names(plain.config.n_layers):
+        expected = before[name]
+        if name == "unembed.hook_in":  # what the gain has made of it is in W_U now
+            continue
+        if expected.shape[-1] == d and after[name].shape[-1] == d - 1:
+            centered = expected - expected.mean(dim=-1, keepdim=True)
+            expected = centered @ basis
+            norms = torch.linalg.norm(after[name], dim=-1) / torch.linalg.norm(centered, dim=-1)
+            if form == "isometric":
+                assert (norms - 1).abs().max() < 1e-12, (checkpoint, name)
+            else:
+                assert (norms - 1).abs().max() > 1e-3, (checkpoint, name)
+        finite = expected.isfinite()
+        error = (after[name] - expected)[finite].abs().max() / max(1, expected[finite].abs().max())
+        worst = max(worst, error.item())
+    assert worst < 1e-12, (checkpoint, form, worst)
+    # A norm that divided by the number of coordinates that are left would be another model.
+    if not model.is_ln_free:
+        wrong = dataclasses.replace(model, config=dataclasses.replace(model.config, epsilon=1e-5))
+        scale = model.scale
+        wrong.scale = lambda x: ((scale(x) ** 2 - model.config.epsilon) * d / (d - 1) + 1e-5).sqrt()
+        change = (wrong.logits(tokens) - plain.logits(tokens)).abs().max().item()
+        assert change > 1e-3, (checkpoint, form, change)
+        print(f"{checkpoint} {form}: hooks within {worst:.1e}; divided by d - 1 logits change by {change:.2g}")
+    else:
+        print(f"{checkpoint} {form}: hooks within {worst:.1e}")
 
 
 def compare(made, committed):

@@ -125,13 +125,19 @@ class Config:
     d_vocab: int
     activation: str  # "gelu_new", "gelu" or "relu"
     epsilon: float
-    normalization: str  # "layernorm", "rmsnorm" or "none"
+    normalization: str  # "layernorm", "rmsnorm", "crmsnorm" or "none"
     scale_attn_weights: bool
     scale_attn_by_inverse_layer_idx: bool
+    compressed: bool = False  # the stream is one of mean zero in d_model of its d_model + 1 coordinates
+
+    @property
+    def norm_width(self):
+        """What a sum of squares is divided by."""
+        return self.d_model + self.compressed
 
     @property
     def d_head(self):
-        return self.d_model // self.n_heads
+        return self.norm_width // self.n_heads
 
 
 @dataclass
@@ -266,7 +272,10 @@ class ReferenceGPT2:
         if self.is_ln_free:
             return torch.ones_like(x[..., :1])
         x = self.centered(x)
-        return ((x * x).mean(dim=-1, keepdim=True) + self.config.epsilon).sqrt()
+        squares = (x * x).sum(dim=-1, keepdim=True)
+        if self.config.normalization == "crmsnorm":  # the coordinate left out is minus the sum
+            squares = squares + x.sum(dim=-1, keepdim=True) ** 2
+        return (squares / self.config.norm_width + self.config.epsilon).sqrt()
 
     def norm(self, x, norm, scale=None):
         """LN(x), or with a frozen `scale` if one is given; x - mean x in an LN-free model."""
@@ -274,8 +283,10 @@ class ReferenceGPT2:
         return self._gain_and_bias(self.centered(x) / scale, norm)
 
     def centered(self, x):
-        """x less its mean; RMSNorm leaves the mean where it is."""
-        return x if self.config.normalization == "rmsnorm" else x - x.mean(dim=-1, keepdim=True)
+        """x less its mean; RMSNorm leaves the mean where it is, and a compressed stream has none."""
+        if self.config.normalization in ("rmsnorm", "crmsnorm") or self.config.compressed:
+            return x
+        return x - x.mean(dim=-1, keepdim=True)
 
     def _hooked_norm(self, x, norm, path, hook):
         """What the next matrix reads.

@@ -221,7 +221,7 @@ import Testing
     var y = [Float](repeating: 0, count: rows * d)
     var scale = [Float](repeating: 0, count: rows)
     var normalized = y
-    nl_rms_norm(rows, d, x, eps, gain, bias, &y, &scale, &normalized)
+    nl_rms_norm(rows, d, d, 0, x, eps, gain, bias, &y, &scale, &normalized)
     let tolerance: (Int) -> Double = { 1 + abs(expected.plain[$0]) }
     let largest = (
       Self.difference(y, expected.y, scale: tolerance),
@@ -230,7 +230,7 @@ import Testing
     )
     print("RMS norm d \(d): y \(largest.0) normalized \(largest.1) scale \(largest.2)")
     #expect(largest.0 < 1e-6 && largest.1 < 1e-6 && largest.2 < 1e-6)
-    nl_rms_norm(rows, d, x, eps, nil, nil, &x, nil, nil)
+    nl_rms_norm(rows, d, d, 0, x, eps, nil, nil, &x, nil, nil)
     #expect(x == normalized)
   }
 

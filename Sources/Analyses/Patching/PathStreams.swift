@@ -62,7 +62,7 @@ struct PathRuns {
   /// The change of a head's queries, keys or values: `[n·rows, d_head]` for what ln1 gives.
   func projected(_ read: Tensor, to receiver: PathReceiver) -> Tensor? {
     guard let (_, part, layer, head) = receiver.projection else { return nil }
-    let start = part * config.dModel + head * config.dHead
+    let start = part * config.dAttn + head * config.dHead
     return matmul(
       read,
       MatrixView(model.weights.blocks[layer].W_QKV).columns(start..<start + config.dHead))

@@ -46,9 +46,10 @@ void nl_layer_norm(
   ptrdiff_t rows, ptrdiff_t d, const float *x, float eps, const float *restrict gain,
   const float *restrict bias, float *y, float *restrict scale, float *restrict normalized);
 
-// Likewise without centring: scale = sqrt(mean(x^2) + eps), normalized = x / scale.
+// Likewise without centring: scale = sqrt(sum(x^2) / width + eps), normalized = x / scale; if `rest`,
+// the squares are one more: that of sum(x).
 void nl_rms_norm(
-  ptrdiff_t rows, ptrdiff_t d, const float *x, float eps, const float *restrict gain,
+  ptrdiff_t rows, ptrdiff_t d, ptrdiff_t width, int rest, const float *x, float eps, const float *restrict gain,
   const float *restrict bias, float *y, float *restrict scale, float *restrict normalized);
 
 // out[rows, columns] = softmax(scale * in[rows, columns]) with scale > 0. If `causal`, row r sees

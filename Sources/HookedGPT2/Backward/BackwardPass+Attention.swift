@@ -8,13 +8,13 @@ extension BackwardPass {
     _ visitor: inout some BackwardVisitor
   ) throws -> (residPre: Tensor, rows: PackedRows)? {
     let layer = level.layer ?? 0
-    let (d, heads, dHead) = (config.dModel, config.nHeads, config.dHead)
+    let (a, heads, dHead) = (config.dAttn, config.nHeads, config.dHead)
     try visit(.attnOut, level, g, &visitor)
     try visit(
       .attnOut(layer), level,
       input: {
         let z = try packed(.z, layer, level.rows)
-        return z.reshaped([level.rows.count, d])
+        return z.reshaped([level.rows.count, a])
       }, g, &visitor)
     try visit(.result, level, g.repeatingRows(heads), &visitor)
     guard level.plan.reaches(layer, .z) else { return nil }
@@ -34,17 +34,17 @@ extension BackwardPass {
       try visit(site, below, g_qkv.column(part), &visitor)
     }
     let residPre = try packed(.residPre, layer, below.rows)
-    let flat = g_qkv.reshaped([below.rows.count, 3 * d])
+    let flat = g_qkv.reshaped([below.rows.count, 3 * a])
     try visit(
       .qkv(layer), below, input: { block.ln1?(residPre) ?? residPre }, flat, &visitor)
     guard level.plan.reaches(layer, .ln1) else { return nil }
 
     // Where the pattern is a constant, nothing reaches queries and keys.
     let W = MatrixView(block.W_QKV)
-    let values = g_qkv.column(2).reshaped([below.rows.count, d])
+    let values = g_qkv.column(2).reshaped([below.rows.count, a])
     let g_x =
       rules.attentionPattern
-      ? matmulTransposed(values, W.columns(2 * d..<3 * d)) : matmulTransposed(flat, W)
+      ? matmulTransposed(values, W.columns(2 * a..<3 * a)) : matmulTransposed(flat, W)
     let sites = NormSites(.ln1(layer), .ln1Normalized, .ln1Scale, block.ln1)
     let g_in = try norm(sites, below, g_x, at: residPre, &visitor)
     try visitHeadInputs(block, below, g_qkv, at: residPre, &visitor)
@@ -92,7 +92,7 @@ extension BackwardPass {
     _ block: GPT2Weights.Block, _ level: Level, _ g_qkv: Tensor, at residPre: Tensor,
     _ visitor: inout some BackwardVisitor
   ) throws {
-    let (d, heads, dHead) = (config.dModel, config.nHeads, config.dHead)
+    let (a, heads, dHead) = (config.dAttn, config.nHeads, config.dHead)
     let all = level.plan.wants(level.name(.attnIn))
     let parts = [(2, Site.vInput), (1, .kInput), (0, .qInput)].filter {
       all || level.plan.wants(level.name($0.1))
@@ -105,16 +105,14 @@ extension BackwardPass {
       var sum: Tensor?
       for (part, site) in parts {
         let g = own.column(part)
-        var inputs = Tensor(uninitialized: [rows.count, heads, d])
+        var inputs = Tensor(uninitialized: [rows.count, heads, config.dModel])
         for head in 0..<heads {
-          let columns = part * d + head * dHead..<part * d + (head + 1) * dHead
+          let columns = part * a + head * dHead..<part * a + (head + 1) * dHead
           let g_x = matmulTransposed(g.column(head), MatrixView(block.W_QKV).columns(columns))
           inputs.replaceColumn(
             head,
             with: block.ln1.map {
-              $0.normalization.gradient(
-                g_x, at: x, epsilon: $0.epsilon, gain: $0.gain, fixedScale: rules.ln
-              ).input
+              $0.gradient(g_x, at: x, fixedScale: rules.ln).input
             } ?? g_x)
         }
         if level.plan.wants(level.name(site)) {

@@ -242,12 +242,12 @@ public struct BackwardPass {
   ) throws -> Tensor {
     guard let norm = sites.norm else {
       try visit(sites.normalized, level, g, &visitor)
-      try visit(sites.scale, level, byScaleOne(g, x.centeringRows()), &visitor)
+      try visit(sites.scale, level, byScaleOne(g, config.normalizedWithoutNorm(x)), &visitor)
       return g
     }
     try visit(sites.step, level, input: { norm.parts(x).normalized }, g, &visitor)
-    let gradient = norm.normalization.gradient(
-      g, at: x, epsilon: norm.epsilon, gain: norm.gain, fixedScale: rules.ln,
+    let gradient = norm.gradient(
+      g, at: x, fixedScale: rules.ln,
       keepingNormalized: level.plan.wants(level.name(sites.normalized)))
     try visit(sites.normalized, level, gradient.normalized, &visitor)
     try visit(sites.scale, level, gradient.scale, &visitor)

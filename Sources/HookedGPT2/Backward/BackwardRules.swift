@@ -7,7 +7,7 @@
 ///
 /// | rule | step | derivative | replaced by |
 /// |---|---|---|---|
-/// | `ln` | LayerNorm, RMSNorm | of the scale, too | the scale is a constant |
+/// | `ln` | LayerNorm, RMSNorm, CRMSNorm | of the scale, too | the scale is a constant |
 /// | `identity` | GELU, ReLU | activation′(x) | activation(x)/x |
 /// | `attentionPattern` | softmax | of the pattern | the pattern is a constant: nothing reaches q and k |
 /// | `uniformAttention` | the products pattern·v and q·k | to both factors | half of it to each |

@@ -101,15 +101,15 @@ extension SuffixRuns {
       // Of each row the streams before and after attention, what the norm makes of them, the neurons
       // and their output, or else queries, keys, values, z and their output; copies where rows of
       // several kinds are joined. An activation that is edited exists once as a whole.
-      let (d, m) = (config.dModel, config.dMLP)
+      let (d, m) = (max(config.dModel, config.dAttn), config.dMLP)
       bytes = 4 * (rows * max(8 * d, 5 * d + m) + length * d)
     }
   }
 
-  /// FLOPs of one block for one token: `2·(4·d_model² + 2·d_model·d_mlp)`.
+  /// FLOPs of one block for one token: `2·(4·d_model·n_heads·d_head + 2·d_model·d_mlp)`.
   public static func flopsPerBlockToken(_ config: GPT2Config) -> Double {
-    let (d, m) = (Double(config.dModel), Double(config.dMLP))
-    return 2 * (4 * d * d + 2 * d * m)
+    let (d, a, m) = (Double(config.dModel), Double(config.dAttn), Double(config.dMLP))
+    return 2 * (4 * d * a + 2 * d * m)
   }
 
   /// What `run` costs at most; it costs nothing if it turns out to change nothing.

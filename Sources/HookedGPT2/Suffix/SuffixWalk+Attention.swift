@@ -5,11 +5,11 @@ extension SuffixWalk {
   func attention(
     _ layer: Int, _ block: GPT2Weights.Block, isLast: Bool
   ) throws -> RowOverlay {
-    let (d, heads, dHead) = (config.dModel, config.nHeads, config.dHead)
+    let (a, heads, dHead) = (config.dAttn, config.nHeads, config.dHead)
     let x = RowOverlay(try normalized(stream, block.ln1, .residPre, layer), stream.entries)
     let W = MatrixView(block.W_QKV)
     func project(_ part: Int, _ site: Site, _ x: RowOverlay) throws -> RowOverlay {
-      let columns = part * d..<(part + 1) * d
+      let columns = part * a..<(part + 1) * a
       let rows = matmul(x.rows, W.columns(columns), bias: block.b_QKV.rows(columns))
       return try edited(
         RowOverlay(rows.reshaped([x.rows.shape[0], heads, dHead]), x.entries), site, layer)
@@ -40,7 +40,7 @@ extension SuffixWalk {
 
     var output = RowOverlay(
       z.isEmpty
-        ? Tensor(zeros: [0, d])
+        ? Tensor(zeros: [0, config.dModel])
         : matmul(z.rows, MatrixView(block.W_O), bias: block.b_O), z.entries)
     output = try editedResults(layer, block, z, output)
     return try edited(output, .attnOut, layer)

@@ -105,13 +105,17 @@ private struct ModelCard {
 
   private static func reason(_ checkpoint: Checkpoint) -> String {
     let config = checkpoint.config
+    let width =
+      config.hasOnesDirection
+      ? "" : ", squares divided by \(config.normWidth); the stream has lost one direction"
     switch config.normalization {
     case .layerNorm: return "LayerNorm with epsilon \(config.layerNormEpsilon)"
-    case .rmsNorm: return "RMSNorm with epsilon \(config.layerNormEpsilon)"
+    case .rmsNorm: return "RMSNorm with epsilon \(config.layerNormEpsilon)" + width
+    case .crmsNorm: return "CRMSNorm with epsilon \(config.layerNormEpsilon)" + width
     case .none:
       return checkpoint.identity.weightProcessing.contains("fold_affine_norms")
         ? "none: the checkpoint's epsilon \(config.layerNormEpsilon) means that its LayerNorms were "
-          + "removed; the fixed affine maps were folded into the weights" : "none"
+          + "removed; the fixed affine maps were folded into the weights" + width : "none" + width
     }
   }
 
