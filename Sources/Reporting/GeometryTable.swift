@@ -3,10 +3,12 @@ public import Results
 /// LayerNorm geometry as text: the medians over tokens, a row for each norm, position 0 beside the
 /// others.
 ///
-/// - Parameter groups: the groups of the result; `ln_geometry/summary` is shown.
+/// - Parameter groups: the groups of the result; the summaries among them are shown.
 /// - Returns: the tables; nil where there is nothing to show.
 public func geometryTables(_ groups: [ResultGroup]) -> String? {
-  let parts = [summaryTables(groups), writeTable(groups), shapeTable(groups)].compactMap { $0 }
+  let parts = [
+    summaryTables(groups), writeTable(groups), shapeTable(groups), selectabilityTables(groups),
+  ].compactMap { $0 }
   return parts.isEmpty ? nil : parts.joined(separator: "\n\n")
 }
 
@@ -133,7 +135,7 @@ private func shapeTable(_ groups: [ResultGroup]) -> String? {
 }
 
 /// Three significant digits where a person can read them.
-private func significant(_ value: Double) -> String {
+func significant(_ value: Double) -> String {
   if value.isNaN { return "–" }
   let magnitude = Swift.abs(value)
   return fixed(
