@@ -77,6 +77,7 @@ let package = Package(
     example("frozen-scale"),
     example("ioi"),
     example("relp-vs-attribution"),
+    example("unselectable-keys"),
 
     .target(
       name: "TestSupport", dependencies: ["NormLens"], path: "Tests/TestSupport",
