@@ -3,4 +3,9 @@
 
 #include <cblas.h>
 
+// LAPACK's eigenvalues and eigenvectors of a symmetric matrix, which OpenBLAS contains.
+void dsyevd_(
+  const char *jobz, const char *uplo, const blasint *n, double *a, const blasint *lda, double *w,
+  double *work, const blasint *lwork, blasint *iwork, const blasint *liwork, blasint *info);
+
 #endif

@@ -16,8 +16,8 @@ public struct NormLensCommand: ParsableCommand {
     subcommands: [
       DemoCommand.self, InspectCommand.self, ConvertCommand.self, InitCommand.self,
       RunCommand.self, TokenizeCommand.self, CacheCommand.self, LensCommand.self,
-      DLACommand.self, PatchCommand.self, PathsCommand.self, PromptsCommand.self, ShowCommand.self,
-      BenchCommand.self,
+      DLACommand.self, GeometryCommand.self, PatchCommand.self, PathsCommand.self,
+      PromptsCommand.self, ShowCommand.self, BenchCommand.self,
     ])
 
   /// The command.

@@ -72,3 +72,17 @@ func sgemm(
     blasint(m), blasint(n), blasint(k), alpha, a, blasint(lda), b, blasint(ldb),
     beta, c, blasint(ldc))
 }
+
+/// The upper triangle of a product of a matrix with itself by OpenBLAS on the calling thread,
+/// `c = aᵀ·a`; what lies below c's diagonal is not written.
+///
+/// Shapes: `a [k, n]`, `c [n, n]`; each with the distance between its rows.
+@inline(__always)
+func ssyrkOfTransposed(
+  n: Int, k: Int, _ a: UnsafePointer<Float>, _ lda: Int, _ c: UnsafeMutablePointer<Float>,
+  _ ldc: Int
+) {
+  cblas_ssyrk(
+    CblasRowMajor, CblasUpper, CblasTrans, blasint(n), blasint(k), 1, a, blasint(lda), 0, c,
+    blasint(ldc))
+}

@@ -8,8 +8,8 @@ import Testing
   static let ioi = "When Mary and John went to the store, John gave a drink to"
 
   @Test(arguments: [
-    "inspect", "convert", "init", "run", "tokenize", "cache", "lens", "dla", "paths",
-    "show",
+    "inspect", "convert", "init", "run", "tokenize", "cache", "lens", "dla", "geometry",
+    "paths", "show",
   ])
   func help(_ command: String) throws {
     let directory = try TemporaryDirectory()

@@ -1,0 +1,99 @@
+public import HookedGPT2
+public import Results
+import Tensors
+
+/// What the norms of a model do to its residual stream.
+///
+/// **What it shows.** LayerNorm takes the mean away, divides by the standard deviation, and applies a
+/// gain and a bias. For every norm and token: how long the stream is, how much of it lies along the ones
+/// vector and is removed, and the angle that each step turns it by.
+///
+/// **What it does not.** Small angles do not mean that a norm does nothing: its divisor differs from
+/// token to token, which is what a model without LayerNorm has lost. There the divisor is folded into
+/// the weights, and `radius_ratio` is the standard deviation itself: its spread over tokens is what a
+/// norm would remove.
+///
+/// Position 0 stands apart from the others everywhere: its stream may be fifty times as long.
+///
+/// Brody et al. 2023, arXiv:2305.02582; Gupta et al. 2024, arXiv:2409.12951.
+///
+/// ```swift
+/// let result = try LayerNormGeometry().run(model, prompts)
+/// ```
+public struct LayerNormGeometry: Sendable {
+  /// How many prompts run at once.
+  public var batchSize: Int
+  /// Decides which tokens are sampled where there are too many to keep.
+  public var seed: UInt64
+
+  /// The analysis with its defaults.
+  public init(batchSize: Int = 8, seed: UInt64 = 0) {
+    self.batchSize = batchSize
+    self.seed = seed
+  }
+
+  /// The measurement of some prompts, ready to run: its tables say what it will write.
+  public struct Pass {
+    private let model: GPT2
+    private let prompts: [Prompt]
+    private let batchSize: Int
+    private var collectors: [any Collector]
+    /// What is written prompt by prompt.
+    public let tables: [PromptTable]
+    /// One sentence that says what the result is.
+    public let title: String
+
+    fileprivate init(_ geometry: LayerNormGeometry, _ model: GPT2, _ prompts: [Prompt]) throws {
+      let axes = try PromptAxes(prompts, model: model, analysis: "geometry")
+      self.model = model
+      self.prompts = prompts
+      batchSize = geometry.batchSize
+      collectors = [
+        TokenGeometry(model, axes, seed: geometry.seed)
+      ]
+      tables = collectors.flatMap(\.tables)
+      title = "LayerNorm geometry of \(model.identity.name)"
+    }
+
+    /// Runs the model on the prompts.
+    ///
+    /// - Parameters:
+    ///   - sink: takes the values of ``tables``.
+    ///   - progress: told after each batch how many prompts are done.
+    /// - Returns: what was found over all prompts: group `ln_geometry/summary`.
+    /// - Throws: `AnalysisError.nonFinite`, `ModelError`; what the sink throws.
+    /// - Complexity: one forward pass a prompt without logits; memory for the activations of a batch.
+    public mutating func run(
+      into sink: any PromptSink, progress: (Int) throws -> Void = { _ in }
+    ) throws -> [ResultGroup] {
+      try CollectionPass(prompts, batchSize: batchSize).run(
+        model, &collectors, into: sink, progress: progress)
+      return try collectors.flatMap { try $0.findings() }
+    }
+  }
+
+  /// Prepares the measurement of `prompts`.
+  ///
+  /// - Throws: `AnalysisError.noPrompts`.
+  public func pass(_ model: GPT2, _ prompts: [Prompt]) throws -> Pass {
+    try Pass(self, model, prompts)
+  }
+
+  /// Measures `prompts` and keeps every token's values in memory.
+  ///
+  /// - Parameters:
+  ///   - model: any model with a ones direction.
+  ///   - prompts: the prompts.
+  ///   - progress: told after each batch how many prompts are done.
+  /// - Returns: groups `ln_geometry` and `ln_geometry/summary`.
+  /// - Throws: `AnalysisError`, `ModelError`.
+  public func run(
+    _ model: GPT2, _ prompts: [Prompt], progress: (Int) throws -> Void = { _ in }
+  ) throws -> ResultSet {
+    var pass = try pass(model, prompts)
+    let memory = MemorySink(pass.tables)
+    let findings = try pass.run(into: memory, progress: progress)
+    return ResultSet(
+      title: pass.title, groups: memory.result + findings, provenance: Provenance(model: model))
+  }
+}

@@ -1,0 +1,66 @@
+import HookedGPT2
+import Tensors
+
+/// Quantiles of several measures over tokens, in memory that does not grow with their number.
+///
+/// Up to ``capacity`` tokens all values are kept and the quantiles are exact; of more tokens a
+/// uniform sample of that size is kept (reservoir sampling, Vitter 1985, algorithm R), the same
+/// tokens for every measure.
+struct QuantileSample {
+  /// The most tokens that are kept.
+  static let capacity = 8192
+
+  /// The tokens that were seen.
+  private(set) var count = 0
+  private var random: SeededGenerator
+  /// The kept values of each measure.
+  private var values: [[Float]]
+
+  /// A sample of nothing yet.
+  init(measures: Int, seed: UInt64) {
+    random = SeededGenerator(seed: seed)
+    values = Array(repeating: [], count: measures)
+  }
+
+  /// Whether some tokens are not in the sample.
+  var isSampled: Bool { count > Self.capacity }
+
+  /// Draws which of the next `tokens` tokens are kept, and where.
+  mutating func admit(_ tokens: Range<Int>) -> [(token: Int, slot: Int)] {
+    var admitted: [(token: Int, slot: Int)] = []
+    for token in tokens {
+      let slot = count < Self.capacity ? count : Int.random(in: 0...count, using: &random)
+      count += 1
+      if slot < Self.capacity { admitted.append((token, slot)) }
+    }
+    return admitted
+  }
+
+  /// Puts one measure of the admitted tokens into their slots; `span[start + token]` is a token's.
+  mutating func put(
+    _ measure: Int, _ span: Span<Float>, from start: Int, _ admitted: [(token: Int, slot: Int)]
+  ) {
+    for (token, slot) in admitted {
+      let value = span[start + token]
+      if slot < values[measure].count {
+        values[measure][slot] = value
+      } else {
+        values[measure].append(value)
+      }
+    }
+  }
+
+  /// Quantiles of a measure over the tokens that have it, interpolated linearly between neighbours;
+  /// NaN where none has it.
+  func quantiles(_ measure: Int, _ shares: [Double]) -> [Float] {
+    let sorted = values[measure].filter { !$0.isNaN }.sorted()
+    return shares.map { share in
+      if sorted.isEmpty { return .nan }
+      let place = share * Double(sorted.count - 1)
+      let below = Int(place)
+      let above = min(below + 1, sorted.count - 1)
+      let (low, high) = (Double(sorted[below]), Double(sorted[above]))
+      return Float(low + (place - Double(below)) * (high - low))
+    }
+  }
+}

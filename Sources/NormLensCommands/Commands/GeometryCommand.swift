@@ -1,0 +1,71 @@
+import ArgumentParser
+import NormLens
+
+/// `normlens geometry`: what the norms do to the stream.
+struct GeometryCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "geometry",
+    abstract: "LayerNorm geometry: lengths, shares and angles at every norm.",
+    discussion: """
+      For every norm and token: the stream's mean, deviation and length, its share along the ones \
+      vector, and the angles that projection, gain and bias turn it by. The tables show medians over \
+      tokens; position 0, whose stream is often far longer, stands apart. The file holds every token \
+      and is written while the prompts run. Without LayerNorm the gain and the fixed divisor are folded \
+      into the weights, and |z|/√d is the stream's own deviation.
+      """)
+
+  @OptionGroup var model: ModelOptions
+  @OptionGroup var prompts: PromptOptions
+  @OptionGroup var memory: MemoryOptions
+  @OptionGroup var output: OutputOptions
+  @Option(help: "Seed of the sample of tokens where there are too many to keep.")
+  var seed: UInt64 = 0
+
+  func run() throws {
+    try output.check(inputs: model.inputs + prompts.inputs)
+    let model = try model.load()
+    let prompts = try prompts.load(model)
+    let longest = prompts.map(\.tokens.count).max() ?? 1
+    let config = model.config
+    // The recorded streams, and what a forward pass has at once.
+    let bytes = 4 * longest * ((2 * config.nLayers + 8) * config.dModel + 2 * config.dMLP)
+    let geometry = LayerNormGeometry(
+      batchSize: try memory.batch(min(prompts.count, 8), each: bytes, quiet: output.quiet),
+      seed: seed)
+    var pass = try geometry.pass(model, prompts)
+    let provenance = Provenance(model: model).merging(
+      runProvenance(prependBOS: self.prompts.provenanceBOS(model), seed: seed))
+    var progress = Progress("geometry", total: prompts.count, quiet: output.quiet)
+
+    let stream = try output.output.map {
+      try ResultStream(
+        path: $0, title: pass.title, provenance: provenance, tables: pass.tables)
+    }
+    // JSON prints what the file holds.
+    let kept = output.json && !output.quiet ? MemorySink(pass.tables) : nil
+    var sinks: [any PromptSink] = []
+    if let stream { sinks.append(stream) }
+    if let kept { sinks.append(kept) }
+    let findings = try pass.run(into: SeveralSinks(sinks)) { progress.update($0) }
+    try stream?.finish(findings)
+    if output.quiet { return }
+    if let kept {
+      return Terminal.print(
+        JSONText.text(
+          ResultSet(title: pass.title, groups: kept.result + findings, provenance: provenance)))
+    }
+    Terminal.print(geometryTables(pass.tables.map(\.group) + findings) ?? "")
+    if let path = output.output { Terminal.print("wrote \(path)") }
+  }
+}
+
+/// Hands what it takes to several sinks, or to none.
+private final class SeveralSinks: PromptSink {
+  private let sinks: [any PromptSink]
+
+  init(_ sinks: [any PromptSink]) { self.sinks = sinks }
+
+  func take(_ path: String, _ variable: String, prompt: Int, _ values: [Float]) throws {
+    for sink in sinks { try sink.take(path, variable, prompt: prompt, values) }
+  }
+}
