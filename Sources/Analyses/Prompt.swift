@@ -45,6 +45,8 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
   case alignment(analysis: String, problem: String)
   /// A sender or receiver of paths that does not exist, with the nearest one that does.
   case unknownNode(kind: String, name: String, suggestion: String?, expected: String)
+  /// A model that an analysis has no meaning for.
+  case unsuitable(analysis: String, problem: String)
   /// Senders and receivers that cannot be patched as asked.
   case paths(problem: String)
 
@@ -71,6 +73,8 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
     case .unknownNode(let kind, let name, let suggestion, let expected):
       "unknown \(kind) '\(name)'; "
         + (suggestion.map { "did you mean '\($0)'?" } ?? "expected \(expected)")
+    case .unsuitable(let analysis, let problem):
+      "\(analysis): \(problem)"
     case .paths(let problem):
       "paths: \(problem)"
     case .noGradient(let metric):

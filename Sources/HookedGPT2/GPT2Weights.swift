@@ -24,7 +24,7 @@ public struct GPT2Weights: Sendable {
     }
 
     /// The same together with scale and normalised input.
-    func parts(_ x: Tensor) -> RowNormalizationParts {
+    public func parts(_ x: Tensor) -> RowNormalizationParts {
       normalization.parts(x, width: width, epsilon: epsilon, gain: gain, bias: bias)
     }
 

@@ -6,7 +6,7 @@ public import Results
 /// - Parameter groups: the groups of the result; `ln_geometry/summary` is shown.
 /// - Returns: the tables; nil where there is nothing to show.
 public func geometryTables(_ groups: [ResultGroup]) -> String? {
-  let parts = [summaryTables(groups)].compactMap { $0 }
+  let parts = [summaryTables(groups), writeTable(groups), shapeTable(groups)].compactMap { $0 }
   return parts.isEmpty ? nil : parts.joined(separator: "\n\n")
 }
 
@@ -64,6 +64,71 @@ private func summaryTables(_ groups: [ResultGroup]) -> String? {
 
     angles in degrees: of x to the ones vector, then what each step turns it by:
     \(table(angleColumns))
+    """
+}
+
+/// Shares of writes that norms discard: means over heads, and of each layer's MLP.
+private func writeTable(_ groups: [ResultGroup]) -> String? {
+  guard let group = groups.first(where: { $0.path == "ln_geometry/writes" }),
+    let layers = group[dimension: "layer"], let heads = group[dimension: "head"],
+    let ofHeads = group[variable: "head_discarded"]?.values.doubles,
+    let ofHeadsOnes = group[variable: "head_discarded_ones"]?.values.doubles,
+    let ofMLPs = group[variable: "mlp_discarded"]?.values.doubles,
+    let ofMLPsOnes = group[variable: "mlp_discarded_ones"]?.values.doubles
+  else { return nil }
+  func share(_ value: Double) -> String { significant(100 * value) }
+  func mean(_ values: [Double], _ layer: Int, _ reader: Int) -> Double {
+    let known = (0..<heads.count).map { values[(layer * heads.count + $0) * 2 + reader] }
+      .filter { !$0.isNaN }
+    return known.isEmpty ? .nan : known.reduce(0, +) / Double(known.count)
+  }
+  var table = TextTable(
+    [("layer", .right)]
+      + ["heads", "MLP"].flatMap { writer in
+        ["\(writer): next %", "ones %", "final %", "ones %"].map { ($0, .right) }
+      })
+  for layer in 0..<layers.count {
+    let heads = [0, 1].flatMap {
+      [mean(ofHeads, layer, $0), mean(ofHeadsOnes, layer, $0)].map(share)
+    }
+    let mlp = [0, 1].flatMap {
+      [ofMLPs[layer * 2 + $0], ofMLPsOnes[layer * 2 + $0]].map(share)
+    }
+    table.add([layers.label(at: layer)] + heads + mlp)
+  }
+  return """
+    share of each write that the next norm and the final norm discard to first order (positions ≥ 1; \
+    heads: mean over heads), and how much of it lies along the ones vector:
+    \(table.text)
+    """
+}
+
+/// How straight each norm's cloud of coordinates is.
+private func shapeTable(_ groups: [ResultGroup]) -> String? {
+  guard let group = groups.first(where: { $0.path == "ln_geometry/shape" }),
+    let norms = group[dimension: "ln"]
+  else { return nil }
+  let columns = [
+    ("linear_slope", "slope"), ("linear_r2", "linear R²"), ("tanh_c", "tanh c"),
+    ("tanh_alpha", "α"), ("tanh_r2", "R²"), ("erf_c", "erf c"), ("erf_alpha", "α"), ("erf_s", "s"),
+    ("erf_r2", "R²"),
+  ].compactMap { name, title in
+    group[variable: name]?.values.doubles.map {
+      (isR2: name.hasSuffix("r2"), title: title, values: $0)
+    }
+  }
+  var table = TextTable([("norm", .left)] + columns.map { ($0.title, .right) })
+  for norm in 0..<norms.count {
+    table.add(
+      [norms.label(at: norm)]
+        + columns.map {
+          let value = $0.values[norm]
+          return $0.isR2 && !value.isNaN ? fixed(value, 4) : significant(value)
+        })
+  }
+  return """
+    fits through the coordinates of stream and z: slope·x, c·tanh(αx), c·erf(αx + s):
+    \(table.text)
     """
 }
 

@@ -45,7 +45,8 @@ public enum NormStatistic: Int, CaseIterable, Sendable {
 ///   - gain: g, shape `[d]`; nil for ones.
 ///   - bias: b, shape `[d]`; nil for zeros.
 /// - Returns: shape `[statistic, rows]`, in the order of `NormStatistic`.
-/// - Precondition: gain and bias have `d` scalars.
+/// - Precondition: gain and bias have `d` scalars, and `normalization` is not CRMSNorm, whose rows lack a
+///   coordinate.
 /// - Complexity: three passes over a row, and about fifteen counts for its upper third.
 public func normGeometry(
   _ x: Tensor, _ normalization: RowNormalization?, epsilon: Float = 0, gain: Tensor? = nil,
@@ -60,8 +61,9 @@ public func normGeometry(
   let kind: NormRow.Kind =
     switch normalization {
     case nil: .folded
+    case .layerNorm: .layerNorm
     case .rmsNorm: .rmsNorm
-    default: .layerNorm
+    case .crmsNorm: preconditionFailure("normGeometry: the rows lack a coordinate")
     }
   let statistics = NormStatistic.allCases.count
   var result = Tensor(uninitialized: [statistics, rows])
@@ -74,7 +76,12 @@ public func normGeometry(
           else { return }
           let row = NormRow(d: d, kind: kind, epsilon: Double(epsilon), gain: g, bias: b)
           parallelRows(rows, rowWork: 32 * d) { range in
-            for r in range { row.measure(x + r * d) { out[$0.rawValue * rows + r] = Float($1) } }
+            withUnsafeTemporaryAllocation(of: Int32.self, capacity: d) { scratch in
+              guard let magnitudes = scratch.baseAddress else { return }
+              for r in range {
+                row.measure(x + r * d, magnitudes) { out[$0.rawValue * rows + r] = Float($1) }
+              }
+            }
           }
         }
       }
@@ -106,7 +113,10 @@ private struct NormRow {
 
   /// Calls `store` with each statistic of the row.
   @inline(__always)
-  func measure(_ x: UnsafePointer<Float>, _ store: (NormStatistic, Double) -> Void) {
+  func measure(
+    _ x: UnsafePointer<Float>, _ magnitudes: UnsafeMutablePointer<Int32>,
+    _ store: (NormStatistic, Double) -> Void
+  ) {
     let n = Double(d)
     let power = powers(x)
     let mean = power.sum / n
@@ -156,7 +166,7 @@ private struct NormRow {
     store(.saturation, largest / most)
     store(.kurtosis, n * moment.fourth / (moment.second * moment.second) - 3)
     store(.participation, power.square * power.square / power.fourth)
-    store(.topThirdShare, largestShare(x, Swift.max(d / 3, 1)) / power.square)
+    store(.topThirdShare, largestShare(x, Swift.max(d / 3, 1), magnitudes) / power.square)
   }
 
   /// The angle of two vectors from their inner product and squares.
@@ -256,24 +266,28 @@ private struct NormRow {
   }
 
   /// Σx² over the `k` coordinates of largest |x|.
-  private func largestShare(_ x: UnsafePointer<Float>, _ k: Int) -> Double {
+  ///
+  /// - Parameter magnitudes: room for `d` numbers.
+  private func largestShare(
+    _ x: UnsafePointer<Float>, _ k: Int, _ magnitudes: UnsafeMutablePointer<Int32>
+  ) -> Double {
     // The bits of |x| are in its order: halve their range until k coordinates lie above.
-    func magnitude(_ i: Int) -> Int32 { Int32(bitPattern: x[i].bitPattern & 0x7fff_ffff) }
-    func count(from least: Int32) -> Int {
-      var count: Int32 = 0
-      for i in 0..<d { count &+= magnitude(i) >= least ? 1 : 0 }
-      return Int(count)
+    var highest: Int32 = 0
+    for i in 0..<d {
+      let bits = Int32(truncatingIfNeeded: x[i].bitPattern & 0x7fff_ffff)
+      magnitudes[i] = bits
+      highest = Swift.max(highest, bits)
     }
-    var (low, high): (Int32, Int32) = (0, Int32.max)
-    while high - low > 1 {
-      let middle = low + (high - low) / 2
-      let above = count(from: middle)
+    var (low, high) = (Int32(0), highest &+ 1)
+    while high &- low > 1 {
+      let middle = low &+ (high &- low) / 2
+      let above = Self.count(magnitudes, d, above: middle &- 1)
       if above >= k { low = middle } else { high = middle }
       if above == k { break }
     }
     var (sum, above) = (0.0, Int32(0))
     for i in 0..<d {
-      let isAbove = magnitude(i) > low
+      let isAbove = magnitudes[i] > low
       let v = isAbove ? Double(x[i]) : 0
       sum = Relaxed.multiplyAdd(v, v, sum)
       above &+= isAbove ? 1 : 0
@@ -281,5 +295,54 @@ private struct NormRow {
     // Equal coordinates at the border count as often as is left.
     let border = Double(Float(bitPattern: UInt32(bitPattern: low)))
     return sum + Double(k - Int(above)) * border * border
+  }
+
+  @inline(never)
+  private static func count(
+    _ values: UnsafePointer<Int32>, _ count: Int, above least: Int32
+  ) -> Int {
+    var result: Int32 = 0
+    for i in 0..<count { result &+= values[i] > least ? 1 : 0 }
+    return Int(result)
+  }
+}
+
+extension Tensor {
+  /// The inner products of corresponding groups of scalars: `Σ_j self[row, group, j]·other[row, group, j]`.
+  ///
+  /// - Parameters:
+  ///   - other: this tensor's shape, or one row's, which then meets every row.
+  ///   - groups: how many groups a row is cut into.
+  /// - Returns: shape `[rows, groups]`; each product summed in double precision.
+  /// - Precondition: the shapes agree and a row can be cut.
+  public func groupDots(_ other: Tensor, groups: Int) -> Tensor {
+    let (rows, width) = (shape[0], rowCount)
+    let isRow = other.count == width
+    precondition(
+      width % groups == 0 && (isRow || other.count == count),
+      "groupDots: shapes \(shape) and \(other.shape) in \(groups) groups")
+    let size = width / groups
+    var result = Tensor(uninitialized: [rows, groups])
+    withUnsafeBufferPointer { a in
+      other.withUnsafeBufferPointer { b in
+        result.withUnsafeMutableBufferPointer { out in
+          guard let a = a.baseAddress, let b = b.baseAddress, let out = out.baseAddress else {
+            return
+          }
+          parallelRows(rows, rowWork: width) { range in
+            for row in range {
+              for group in 0..<groups {
+                let start = group * size
+                let (x, y) = (a + row * width + start, b + (isRow ? 0 : row * width) + start)
+                var sum = 0.0
+                for j in 0..<size { sum = Relaxed.multiplyAdd(Double(x[j]), Double(y[j]), sum) }
+                out[row * groups + group] = Float(sum)
+              }
+            }
+          }
+        }
+      }
+    }
+    return result
   }
 }

@@ -91,19 +91,26 @@ extension Tensor {
     }
   }
 
-  /// The tensors one after another along their first axis.
+  /// The tensors one after another along their first axis: a view if they lie so in memory.
   ///
   /// - Precondition: at least one tensor; all shapes agree but for the first axis.
   public static func concatenating(_ parts: [Tensor]) -> Tensor {
     precondition(!parts.isEmpty, "Tensor: nothing to concatenate")
     if parts.count == 1 { return parts[0] }
     let rows = parts.reduce(0) { $0 + $1.shape[0] }
-    var result = Tensor(uninitialized: [rows] + parts[0].shape.dropFirst())
     let width = parts[0].rowCount
     let starts = parts.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1.shape[0]) }
     precondition(
       parts.allSatisfy { $0.shape.dropFirst() == parts[0].shape.dropFirst() },
       "Tensor: parts of shapes \(Set(parts.map { Array($0.shape.dropFirst()) })) cannot be joined")
+    let shape = [rows] + parts[0].shape.dropFirst()
+    let (storage, offset) = (parts[0].storage, parts[0].offset)
+    if Swift.zip(parts, starts).allSatisfy({
+      $0.storage === storage && $0.offset == offset + $1 * width
+    }) {
+      return Tensor(storage: storage, offset: offset, shape: shape)
+    }
+    var result = Tensor(uninitialized: shape)
     result.withUnsafeMutableBufferPointer { target in
       guard let to = target.baseAddress else { return }
       parallelRows(parts.count, rowWork: rows * width / parts.count, grain: 1 << 16) { range in

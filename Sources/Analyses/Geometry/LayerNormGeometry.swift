@@ -26,8 +26,12 @@ public struct LayerNormGeometry: Sendable {
   /// Decides which tokens are sampled where there are too many to keep.
   public var seed: UInt64
 
+  /// The tokens whose way through the norms is kept as vectors (group `ln_geometry/steps`).
+  public var steps: [NormStep]
+
   /// The analysis with its defaults.
-  public init(batchSize: Int = 8, seed: UInt64 = 0) {
+  public init(batchSize: Int = 8, seed: UInt64 = 0, steps: [NormStep] = []) {
+    self.steps = steps
     self.batchSize = batchSize
     self.seed = seed
   }
@@ -44,13 +48,28 @@ public struct LayerNormGeometry: Sendable {
     public let title: String
 
     fileprivate init(_ geometry: LayerNormGeometry, _ model: GPT2, _ prompts: [Prompt]) throws {
+      if !model.config.hasOnesDirection {
+        let done = model.identity.weightProcessing.filter {
+          ["crmsnorm", "isometric"].contains($0)
+        }
+        throw AnalysisError.unsuitable(
+          analysis: "geometry",
+          problem: "the stream of this model (\(done.joined(separator: ", "))) has "
+            + "\(model.config.dModel) coordinates, expected \(model.config.normWidth), the ones "
+            + "direction among them; measure the model before that processing")
+      }
       let axes = try PromptAxes(prompts, model: model, analysis: "geometry")
       self.model = model
       self.prompts = prompts
       batchSize = geometry.batchSize
       collectors = [
-        TokenGeometry(model, axes, seed: geometry.seed)
+        TokenGeometry(model, axes, seed: geometry.seed),
+        WriteDiscard(model),
+        NormShape(model, axes),
       ]
+      if !geometry.steps.isEmpty {
+        collectors.append(try NormSteps(model, axes, geometry.steps))
+      }
       tables = collectors.flatMap(\.tables)
       title = "LayerNorm geometry of \(model.identity.name)"
     }
@@ -60,7 +79,7 @@ public struct LayerNormGeometry: Sendable {
     /// - Parameters:
     ///   - sink: takes the values of ``tables``.
     ///   - progress: told after each batch how many prompts are done.
-    /// - Returns: what was found over all prompts: group `ln_geometry/summary`.
+    /// - Returns: what was found over all prompts: groups `ln_geometry/summary`, `/writes`, `/shape`.
     /// - Throws: `AnalysisError.nonFinite`, `ModelError`; what the sink throws.
     /// - Complexity: one forward pass a prompt without logits; memory for the activations of a batch.
     public mutating func run(
@@ -74,7 +93,8 @@ public struct LayerNormGeometry: Sendable {
 
   /// Prepares the measurement of `prompts`.
   ///
-  /// - Throws: `AnalysisError.noPrompts`.
+  /// - Throws: `AnalysisError.noPrompts`; `.unsuitable` for a model whose stream has lost the ones
+  ///   direction; `ModelError.nothingMatches` for steps of a token that there is not.
   public func pass(_ model: GPT2, _ prompts: [Prompt]) throws -> Pass {
     try Pass(self, model, prompts)
   }
@@ -85,7 +105,7 @@ public struct LayerNormGeometry: Sendable {
   ///   - model: any model with a ones direction.
   ///   - prompts: the prompts.
   ///   - progress: told after each batch how many prompts are done.
-  /// - Returns: groups `ln_geometry` and `ln_geometry/summary`.
+  /// - Returns: group `ln_geometry` with `/summary`, `/writes`, `/shape` and, where asked for, `/steps`.
   /// - Throws: `AnalysisError`, `ModelError`.
   public func run(
     _ model: GPT2, _ prompts: [Prompt], progress: (Int) throws -> Void = { _ in }

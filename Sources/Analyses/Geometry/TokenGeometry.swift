@@ -97,9 +97,8 @@ struct TokenGeometry: Collector {
     }
     variables.append(
       ResultVariable(
-        "count", ["position_class", "ln"],
-        .integers(samples.flatMap { sample in sites.map { _ in sample.count } }),
-        longName: "tokens", units: "1"))
+        "count", ["position_class"], .integers(samples.map(\.count)), longName: "tokens", units: "1"
+      ))
     let isSampled = samples.contains(where: \.isSampled)
     var attributes: OrderedDictionary<String, AttributeValue> = [
       "position_class": .string("first = position 0; rest = all others"),

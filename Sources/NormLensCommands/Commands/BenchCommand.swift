@@ -14,7 +14,7 @@ struct BenchCommand: ParsableCommand {
       The bound of a sweep is what remains of its work if each cell is resumed at its layer and \
       position, at the matrix-product peak measured right before and after it; work that a cell \
       does not need is skipped as well, so that more than 100 % is possible. The sweep of 10,800 \
-      cells is run once. Attribution estimates the sweeps of blocks, heads and heads by position \
+      cells is run once, as are the passes over 64 prompts. Attribution estimates the sweeps of blocks, heads and heads by position \
       from two packed forward passes and one backward pass.
       """)
 
@@ -57,7 +57,9 @@ struct BenchCommand: ParsableCommand {
   private var names: [String] {
     [
       "open_and_first_token", "forward_1x15", "forward_8x64", "forward_1x512", "cache_all_1x512",
-    ] + BenchmarkSweep.named.map(\.name) + ["attribution_1x15"]
+    ] + BenchmarkSweep.named.map(\.name) + [
+      "attribution_1x15", "forward_64x256", "geometry_64x256",
+    ]
       + (tokenizer == nil ? [] : ["tokenize"])
   }
 
@@ -68,7 +70,7 @@ struct BenchCommand: ParsableCommand {
     let seconds: Double
     let bound: Double
     /// Its time over that of a plain forward pass run in turn with it, and the pass' name.
-    var ratio: (forward: String, value: Double)?
+    var ratios: [(forward: String, value: Double)] = []
     /// The bytes of text that it tokenizes.
     var textBytes: Int?
   }
@@ -152,7 +154,7 @@ struct BenchCommand: ParsableCommand {
       }
       return Measurement(
         name: name, seconds: middle(pairs.map(\.1)), bound: bound,
-        ratio: (forward, middle(pairs.map { $0.1 / $0.0 })))
+        ratios: [(forward, middle(pairs.map { $0.1 / $0.0 }))])
     }
     switch name {
     case "attribution_1x15":
@@ -181,6 +183,25 @@ struct BenchCommand: ParsableCommand {
       let batch = [tokens(512, config)]
       return Measurement(
         name: name, seconds: try median { _ = try model.run(batch: batch) }, bound: bound(1, 512))
+    case "forward_64x256":
+      return Measurement(
+        name: name, seconds: try time { try forward(model, manyPrompts(config), logits: true) },
+        bound: bound(64, 256))
+    case "geometry_64x256":
+      let prompts = manyPrompts(config)
+      let plain = try time { try forward(model, prompts, logits: true) }
+      let silent = try time { try forward(model, prompts, logits: false) }
+      let seconds = try time {
+        var pass = try LayerNormGeometry().pass(model, prompts)
+        _ = try pass.run(into: DiscardingSink())
+      }
+      let cost = Cost(geometry: config, prompts: 64, length: 256)
+      return Measurement(
+        name: name, seconds: seconds,
+        bound: Swift.max(cost.flops / limits.sgemmFlops, cost.bytes / limits.bandwidth),
+        ratios: [
+          ("forward_64x256", seconds / plain), ("forward_64x256 without logits", seconds / silent),
+        ])
     default:
       let batch = [tokens(512, config)]
       let hooks = HookName.all(nLayers: config.nLayers).map { HookFilter($0) }
@@ -192,6 +213,21 @@ struct BenchCommand: ParsableCommand {
       try recorded()
       return try inTurn(
         "forward_1x512", batch, bound: bound(1, 512, extraBytes: size), recorded)
+    }
+  }
+
+  /// 64 prompts of 256 tokens.
+  private func manyPrompts(_ config: GPT2Config) -> [Prompt] {
+    (0..<64).map { Prompt(tokens(256, config, first: $0)) }
+  }
+
+  /// Runs prompts, eight at a time.
+  private func forward(_ model: GPT2, _ prompts: [Prompt], logits: Bool) throws {
+    for start in stride(from: 0, to: prompts.count, by: 8) {
+      // Without a hook at its end a run without logits would not run.
+      _ = try model.runWithCache(
+        batch: prompts[start..<start + 8].map(\.tokens), hooks: [.residPost(.layer(-1))],
+        logits: logits ? .all : .none)
     }
   }
 
@@ -247,6 +283,19 @@ struct BenchCommand: ParsableCommand {
       bytes = 4 * (weights + rows * V)
     }
 
+    /// Prompts forward without logits, the values' images of each W_O for two readers, and the second
+    /// moments of each norm's input, of which half is computed.
+    init(geometry config: GPT2Config, prompts: Int, length: Int) {
+      let forward = Cost(config, prompts: prompts, length: length, allLogits: false)
+      let (d, L) = (Double(config.dModel), Double(config.nLayers))
+      let rows = Double(prompts * length)
+      weights = forward.weights - Double(config.dVocab) * d
+      flops =
+        forward.flops - 2 * rows * Double(config.dVocab) * d + 4 * L * d * d * rows
+        + (2 * L + 1) * d * d * rows
+      bytes = 4 * weights
+    }
+
     /// Two prompts forward with the logits of their last tokens, then one of them backward. Backward
     /// each block's weights are multiplied once more and `W_in` twice, since the neurons are computed
     /// again; the last block's MLP, `W_O` and queries only for the last token. Attention is 5/2 of the
@@ -285,9 +334,10 @@ struct BenchCommand: ParsableCommand {
         + "\(fixed(limits.bandwidth / 1e9, 1)) GB/s; model \(self.config)", "", table.text,
     ]
     for result in results {
-      guard let ratio = result.ratio else { continue }
-      lines.append(
-        "\(result.name) / \(ratio.forward), run in turn: \(fixed(ratio.value, 2))")
+      for ratio in result.ratios {
+        lines.append(
+          "\(result.name) / \(ratio.forward), run in turn: \(fixed(ratio.value, 2))")
+      }
     }
     if let tokenizing = results.first(where: { $0.textBytes != nil }) {
       lines.append("tokenize, on one core: \(fixed(speed(tokenizing) / 1e6, 1)) MB/s")

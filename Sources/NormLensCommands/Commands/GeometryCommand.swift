@@ -18,8 +18,21 @@ struct GeometryCommand: ParsableCommand {
   @OptionGroup var prompts: PromptOptions
   @OptionGroup var memory: MemoryOptions
   @OptionGroup var output: OutputOptions
+  @Option(
+    parsing: .unconditional,  // else -1 would be taken for an option
+    help: ArgumentHelp(
+      "Keep the vectors of these tokens on their way through each norm: positions, or PROMPT:POSITION, "
+        + "comma-separated; prompts count from 0, negative positions from the end.",
+      valueName: "list"))
+  var steps: String?
   @Option(help: "Seed of the sample of tokens where there are too many to keep.")
   var seed: UInt64 = 0
+
+  func validate() throws {
+    if steps != nil && output.output == nil && !output.json {
+      throw ValidationError("--steps: vectors are not printed; name a file with -o, or take --json")
+    }
+  }
 
   func run() throws {
     try output.check(inputs: model.inputs + prompts.inputs)
@@ -28,10 +41,10 @@ struct GeometryCommand: ParsableCommand {
     let longest = prompts.map(\.tokens.count).max() ?? 1
     let config = model.config
     // The recorded streams, and what a forward pass has at once.
-    let bytes = 4 * longest * ((2 * config.nLayers + 8) * config.dModel + 2 * config.dMLP)
+    let bytes = 4 * longest * ((4 * config.nLayers + 12) * config.dModel + 2 * config.dMLP)
     let geometry = LayerNormGeometry(
       batchSize: try memory.batch(min(prompts.count, 8), each: bytes, quiet: output.quiet),
-      seed: seed)
+      seed: seed, steps: try chosenSteps())
     var pass = try geometry.pass(model, prompts)
     let provenance = Provenance(model: model).merging(
       runProvenance(prependBOS: self.prompts.provenanceBOS(model), seed: seed))
@@ -56,6 +69,24 @@ struct GeometryCommand: ParsableCommand {
     }
     Terminal.print(geometryTables(pass.tables.map(\.group) + findings) ?? "")
     if let path = output.output { Terminal.print("wrote \(path)") }
+  }
+}
+
+extension GeometryCommand {
+  /// The tokens of `--steps`.
+  private func chosenSteps() throws -> [NormStep] {
+    guard let steps else { return [] }
+    let words = listWords(steps)
+    return try words.map { word in
+      let parts = word.split(separator: ":", omittingEmptySubsequences: false)
+      let numbers = parts.compactMap { Int($0) }
+      guard numbers.count == parts.count, (1...2).contains(parts.count) else {
+        throw CommandError(
+          "--steps: '\(word)': expected POSITION or PROMPT:POSITION, such as 5 or 0:-1")
+      }
+      return NormStep(
+        prompt: numbers.count == 2 ? numbers[0] : nil, position: numbers[numbers.count - 1])
+    }
   }
 }
 
