@@ -76,7 +76,7 @@ let package = Package(
     example("ablate-head"),
     example("frozen-scale"),
     example("ioi"),
-    example("relp-vs-attribution"),
+    example("relp-vs-attribution"), example("what-layernorm-does"),
 
     .target(
       name: "TestSupport", dependencies: ["NormLens"], path: "Tests/TestSupport",
