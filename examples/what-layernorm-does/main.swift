@@ -10,19 +10,17 @@ let directory = "\(BundledModels.dataDirectory() ?? ".")/prompts"
 let sets = try ["ioi", "ioi-templates"].map { try PromptSet.read("\(directory)/\($0).json") }
 var file = ResultSet(title: "What LayerNorm does in the bundled models", groups: [])
 
-/// The prompts with their answers, joined to texts of at most `n_ctx` tokens: few keys in many
-/// dimensions can all be chosen, whatever a model does.
+/// The prompts with their answers, joined to texts of at most `n_ctx` tokens: of few keys in many
+/// dimensions each can be chosen, whatever a model does.
 func texts(_ model: GPT2) throws -> [Prompt] {
-  var texts: [[Int]] = []
-  for prompt in sets.flatMap(\.prompts) {
+  try sets.flatMap(\.prompts).reduce(into: [Prompt]()) { texts, prompt in
     let tokens = try model.tokens("\(prompt.clean)\(prompt.answer[0]).")
-    if let last = texts.last, last.count + tokens.count - 1 <= model.config.nCtx {
-      texts[texts.count - 1] += tokens.dropFirst()
+    if let last = texts.indices.last, texts[last].tokens.count + tokens.count <= model.config.nCtx {
+      texts[last].tokens += tokens.dropFirst()
     } else {
-      texts.append(tokens)
+      texts.append(Prompt(tokens))
     }
   }
-  return texts.map { Prompt($0) }
 }
 
 for name in BundledModels.names {
@@ -35,52 +33,50 @@ for name in BundledModels.names {
   try CollectionPass(texts).run(model, &collectors, into: DiscardingSink())
   result.groups += try collectors[0].findings()
 
-  /// A variable along its last axes, at some places of the first.
-  func values(_ group: String, _ variable: String, _ places: Int...) -> ArraySlice<Double> {
+  /// The mean |value| of a variable where some axes are at an index; NaN where nothing is.
+  func mean(_ group: String, _ variable: String, _ at: [String: Int]) -> Double {
     guard let group = result[group: group], let found = group[variable: variable],
-      var values = found.values.doubles?[...]
-    else { return [] }
-    for (place, count) in zip(places, group.shape(of: found)) {
-      let width = values.count / count
-      values = values.dropFirst(place * width).prefix(width)
+      let values = found.values.doubles
+    else { return .nan }
+    let axes = Array(zip(found.dimensions, group.shape(of: found)).reversed())
+    let chosen = values.indices.filter { cell in
+      var rest = cell
+      return axes.allSatisfy { axis, count in
+        defer { rest /= count }
+        return at[axis] == nil || at[axis] == rest % count
+      }
     }
-    return values
-  }
-  func mean(_ values: some Sequence<Double>) -> Double {
-    let known = values.filter { !$0.isNaN }
-    return known.isEmpty ? .nan : known.reduce(0, +) / Double(known.count)
+    return chosen.reduce(0) { $0 + abs(values[$1]) } / Double(chosen.count)
   }
   var table = TextTable(
     [("norm", .left)]
-      + ["std", "p95/p05", "to ones", "projection", "total", "discarded %", "unselectable %"]
-      .map { ($0, .right) } + [("margin", .right), ("gap %", .right)])
+      + [
+        "std", "p95/p05", "to ones", "projection", "total", "discarded %", "unselectable %",
+        "margin", "gap %",
+      ].map { ($0, .right) })
   for (row, site) in model.normSites.enumerated() {
-    func tokens(_ variable: String) -> [Double] {
-      Array(values("ln_geometry/summary", variable, 1, row))  // p05, p50, p95 at positions ≥ 1
+    func tokens(_ variable: String, _ quantile: Int = 1) -> Double {  // at positions ≥ 1
+      mean("ln_geometry/summary", variable, ["position_class": 1, "ln": row, "quantile": quantile])
     }
-    let (layer, writes, keys) = (row / 2, "ln_geometry/writes", "selectability/summary")
-    let discarded =
-      row % 2 == 1
-      ? mean((0..<model.config.nHeads).map { mean(values(writes, "head_discarded", layer, $0, 0)) })
-      : row == 0 ? .nan : mean(values(writes, "mlp_discarded", layer - 1, 0))
-    let isKeys = row % 2 == 0 && site.layer != nil
-    let gaps = prompts.indices.map { prompt in
-      site.layer == nil ? .nan : abs(mean(values("renormalisation", "component_gap_relative", prompt, row + 2)))
-    }
-    let (std, projection) = (tokens("std"), tokens("angle_projection"))
+    // The write before this norm, the keys that are made behind it, the part that reads it.
+    let layer = row / 2
+    let write =
+      row % 2 == 1 ? ("head_discarded", layer) : ("mlp_discarded", layer - 1)
+    let keys = ["layer": row % 2 == 1 ? -1 : layer]
+    let part = ["component": site.layer == nil ? -1 : row + 2]
     let cells = [
-      (std[1], 2), (std[2] / std[0], 2), (tokens("angle_to_ones")[1], 1), (projection[1], 2),
-      (tokens("angle_total")[1], 1), (100 * discarded, 2),
-      (isKeys ? 100 * mean(values(keys, "unselectable_share", layer)) : .nan, 2),
-      (isKeys ? mean(values(keys, "relative_margin_median", layer)) : .nan, 3), (100 * mean(gaps), 2),
+      (tokens("std"), 2), (tokens("std", 2) / tokens("std", 0), 2), (tokens("angle_to_ones"), 1),
+      (tokens("angle_projection"), 2), (tokens("angle_total"), 1),
+      (100 * mean("ln_geometry/writes", write.0, ["layer": write.1, "reader": 0]), 2),
+      (100 * mean("selectability/summary", "unselectable_share", keys), 2),
+      (mean("selectability/summary", "relative_margin_median", keys), 3),
+      (100 * mean("renormalisation", "component_gap_relative", part), 2),
     ]
     table.add([site.label] + cells.map { $0.0.isNaN ? "–" : fixed($0.0, $0.1) })
   }
   print("\n\(name): \(prompts.count) prompts, keys of \(texts.count) texts\n\n\(table.text)")
-  for index in result.groups.indices {
-    result.groups[index].variables.removeAll {
-      $0.isCoordinate || result.groups[index].path == "ln_geometry" && $0.dimensions.contains("pos")
-    }
+  for index in result.groups.indices {  // the file is to stay small
+    result.groups[index].variables.removeAll { $0.dimensions.contains("pos") }
   }
   file = file.merged(with: result.nested(under: name.replacing("-", with: "_")))
 }
