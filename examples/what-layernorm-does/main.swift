@@ -10,28 +10,23 @@ let directory = "\(BundledModels.dataDirectory() ?? ".")/prompts"
 let sets = try ["ioi", "ioi-templates"].map { try PromptSet.read("\(directory)/\($0).json") }
 var file = ResultSet(title: "What LayerNorm does in the bundled models", groups: [])
 
-/// The prompts with their answers, joined to texts of at most `n_ctx` tokens: of few keys in many
-/// dimensions each can be chosen, whatever a model does.
-func texts(_ model: GPT2) throws -> [Prompt] {
-  try sets.flatMap(\.prompts).reduce(into: [Prompt]()) { texts, prompt in
-    let tokens = try model.tokens("\(prompt.clean)\(prompt.answer[0]).")
+for name in BundledModels.names {
+  let model = try GPT2.load(name)
+  let prompts = try sets.flatMap { try $0.cleanPrompts(model) }
+  var result = try LayerNormGeometry().run(model, prompts)
+  // Of few keys in many dimensions each can be chosen: the prompts with their answers make long texts.
+  var texts: [Prompt] = []
+  for prompt in prompts {
+    let tokens = prompt.tokens + [prompt.answer ?? 0]
     if let last = texts.indices.last, texts[last].tokens.count + tokens.count <= model.config.nCtx {
       texts[last].tokens += tokens.dropFirst()
     } else {
       texts.append(Prompt(tokens))
     }
   }
-}
-
-for name in BundledModels.names {
-  let model = try GPT2.load(name)
-  let (prompts, texts) = (try sets.flatMap { try $0.cleanPrompts(model) }, try texts(model))
-  var result = try LayerNormGeometry().run(model, prompts)
-  let attribution = try DirectLogitAttribution().run(model, prompts)
-  result.groups.append(RenormalisationGap().derive(from: attribution))
-  var collectors: [any Collector] = [try Selectability(model, texts, keys: nil)]
-  try CollectionPass(texts).run(model, &collectors, into: DiscardingSink())
-  result.groups += try collectors[0].findings()
+  var keys: [any Collector] = [try Selectability(model, texts, keys: nil)]
+  try CollectionPass(texts).run(model, &keys, into: DiscardingSink())
+  result.groups += try keys[0].findings()
 
   /// The mean |value| of a variable where some axes are at an index; NaN where nothing is.
   func mean(_ group: String, _ variable: String, _ at: [String: Int]) -> Double {
@@ -48,29 +43,29 @@ for name in BundledModels.names {
     }
     return chosen.reduce(0) { $0 + abs(values[$1]) } / Double(chosen.count)
   }
+  let titles = ["std", "p95/p05", "to ones", "projection", "total", "discarded %", "gap %"]
   var table = TextTable(
-    [("norm", .left)]
-      + [
-        "std", "p95/p05", "to ones", "projection", "total", "discarded %", "unselectable %",
-        "margin", "gap %",
-      ].map { ($0, .right) })
+    ([("norm", .left)] + titles.map { ($0, .right) }) + [
+      ("unselectable %", .right), ("own query %", .right), ("margin", .right),
+    ])
   for (row, site) in model.normSites.enumerated() {
     func tokens(_ variable: String, _ quantile: Int = 1) -> Double {  // at positions ≥ 1
       mean("ln_geometry/summary", variable, ["position_class": 1, "ln": row, "quantile": quantile])
     }
-    // The write before this norm, the keys that are made behind it, the part that reads it.
+    // The write before this norm, the part that reads it, the keys that are made behind it.
     let layer = row / 2
-    let write =
-      row % 2 == 1 ? ("head_discarded", layer) : ("mlp_discarded", layer - 1)
-    let keys = ["layer": row % 2 == 1 ? -1 : layer]
+    let write = row % 2 == 1 ? ("head_discarded", layer) : ("mlp_discarded", layer - 1)
     let part = ["component": site.layer == nil ? -1 : row + 2]
+    func keys(_ variable: String) -> Double {
+      mean("selectability/summary", variable, ["layer": row % 2 == 1 ? -1 : layer])
+    }
     let cells = [
       (tokens("std"), 2), (tokens("std", 2) / tokens("std", 0), 2), (tokens("angle_to_ones"), 1),
       (tokens("angle_projection"), 2), (tokens("angle_total"), 1),
       (100 * mean("ln_geometry/writes", write.0, ["layer": write.1, "reader": 0]), 2),
-      (100 * mean("selectability/summary", "unselectable_share", keys), 2),
-      (mean("selectability/summary", "relative_margin_median", keys), 3),
       (100 * mean("renormalisation", "component_gap_relative", part), 2),
+      (100 * keys("unselectable_share"), 2), (100 * keys("self_query_share"), 1),
+      (keys("relative_margin_median"), 3),
     ]
     table.add([site.label] + cells.map { $0.0.isNaN ? "–" : fixed($0.0, $0.1) })
   }
@@ -80,8 +75,4 @@ for name in BundledModels.names {
   }
   file = file.merged(with: result.nested(under: name.replacing("-", with: "_")))
 }
-
-if let path = CommandLine.arguments.dropFirst().first {
-  try ResultFile.write(file, to: path)
-  print("\nwrote \(path)")
-}
+if let path = CommandLine.arguments.dropFirst().first { try ResultFile.write(file, to: path) }
