@@ -6,7 +6,10 @@ public import Results
 /// - Parameter groups: the groups of the result; `ln_geometry/summary` is shown.
 /// - Returns: the tables; nil where there is nothing to show.
 public func geometryTables(_ groups: [ResultGroup]) -> String? {
-  let parts = [summaryTables(groups), writeTable(groups), shapeTable(groups)].compactMap { $0 }
+  let parts = [
+    summaryTables(groups), corpusTable(groups), writeTable(groups), shapeTable(groups),
+    renormalisationLine(groups),
+  ].compactMap { $0 }
   return parts.isEmpty ? nil : parts.joined(separator: "\n\n")
 }
 
