@@ -14,7 +14,7 @@ geometry-NAME.h5.  The groups and the variables are those of NormLens' results:
                                    begin with the same tokens
     /ln_geometry/V                 [prompt, ln, pos], NaN past a prompt's end; the weights' own [ln, rank], [ln]
     /ln_geometry/summary/V         [position_class, ln, quantile]: first and rest; 5, 50, 95 percent;
-                                   count [position_class, ln]
+                                   count [position_class]
     /ln_geometry/corpus/V          [ln, cloud]: input, normalized, output, positions from 1 on; count []
     /ln_geometry/writes/V          head_… [layer, head, reader], mlp_… [layer, reader]: next, final
     /ln_geometry/shape/V           [ln]: parameters and R² of three fits
@@ -22,7 +22,8 @@ geometry-NAME.h5.  The groups and the variables are those of NormLens' results:
     /renormalisation/V             component_gap [prompt, component], head_gap [prompt, layer, head] …; the
                                    answers are in /answers and /wrongs [prompt]
 
-(mini has summaries only.)  Datasets are float32 or int64, gzipped: computed in float64 and rounded once.
+(mini has summaries only.)  Tokens and positions are int64, the rest float32, gzipped: computed in float64
+and rounded once.
 
 Conventions: x is the stream, z = (x - mean x)/scale, y = z * gain + bias.  RMSNorm has no mean to take
 away.  In an LN-free model z = x - mean x with scale 1, gain 1 and bias 0: its gain and its constant
@@ -288,8 +289,8 @@ def ellipsoid(site):
 
 
 def discarded(site, write, x):
-    """[…, (ones, radial)] of the rows of `write` [pos, …, d_model] into the rows x [pos, d_model]: the share of
-    their squared norm that lies along the directions which the norm does not see to first order."""
+    """[…, (ones, radial)] of the writes [pos, …, d_model] into the rows x [pos, d_model]: the share of their
+    squared norm that lies along the directions which the norm does not see to first order."""
     d = x.shape[-1]
     z = site.z(x).reshape(len(x), *[1] * (write.ndim - 2), d)
     norm = (write**2).sum(-1)
@@ -400,9 +401,8 @@ def renormalisation(model, prompts):
     return {name: np.stack(values) for name, values in found.items()}
 
 
-def array(file, path, values):
-    values = np.asarray(values)
-    values = values.astype(np.int64 if values.dtype.kind == "i" else np.float32)
+def array(file, path, values, dtype=np.float32):
+    values = np.asarray(values, dtype)
     if values.ndim == 0:
         file.create_dataset(path, data=values)
     else:
@@ -434,7 +434,7 @@ def write_golden(name, path):
             seed=seed,
         )
         for p, tokens in enumerate(prompts):
-            array(file, f"prompts/{p}", tokens)
+            array(file, f"prompts/{p}", tokens, np.int64)
 
         by_site = [[token_geometry(site, run[site.hook]) for run in runs] for site in places]
         for variable in by_site[0][0]:
@@ -455,7 +455,7 @@ def write_golden(name, path):
             )
             array(file, f"ln_geometry/summary/{variable}", quantiles)
         rest = sum(len(tokens) - 1 for tokens in prompts)
-        array(file, "ln_geometry/summary/count", [[len(prompts)] * len(places), [rest] * len(places)])
+        array(file, "ln_geometry/summary/count", [len(prompts), rest])
 
         if model.config.normalization != "none":
             of_weights = [ellipsoid(site) for site in places]
@@ -496,12 +496,12 @@ def write_golden(name, path):
                             z = site.z(x)
                             values = [x, site.projected(x), z, z * site.gain, site.y(x)]
                             steps[p, i, :, position] = values
-            array(file, "steps_positions", STEP_POSITIONS)
+            array(file, "steps_positions", STEP_POSITIONS, np.int64)
             array(file, "ln_geometry/steps/vector", steps[:, :, :, STEP_POSITIONS])
         for variable, values in renormalisation(model, prompts).items():
             array(file, f"renormalisation/{variable}", values)
-        array(file, "answers", [ANSWER] * len(prompts))
-        array(file, "wrongs", [WRONG] * len(prompts))
+        array(file, "answers", [ANSWER] * len(prompts), np.int64)
+        array(file, "wrongs", [WRONG] * len(prompts), np.int64)
     print(f"{name}: {rest} tokens, {path.stat().st_size / 1000:.0f} kB")
 
 
