@@ -24,7 +24,7 @@ for name in BundledModels.names {
       texts.append(Prompt(tokens))
     }
   }
-  var keys: [any Collector] = [try Selectability(model, texts, keys: nil)]
+  var keys: [any Collector] = [try Selectability(model, texts)]
   try CollectionPass(texts).run(model, &keys, into: DiscardingSink())
   result.groups += try keys[0].findings()
 
