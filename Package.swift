@@ -76,7 +76,9 @@ let package = Package(
     example("ablate-head"),
     example("frozen-scale"),
     example("ioi"),
-    example("relp-vs-attribution"), example("what-layernorm-does"),
+    example("relp-vs-attribution"),
+    example("unselectable-keys"),
+    example("what-layernorm-does"),
 
     .target(
       name: "TestSupport", dependencies: ["NormLens"], path: "Tests/TestSupport",

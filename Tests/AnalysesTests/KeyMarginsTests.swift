@@ -28,9 +28,11 @@ import Testing
     let keys = Tensor(points.values.map { Float($0) }, shape: points.shape)
     let found = KeyMargins(PointCloud(keys), questions: [.margins, .firstUnselectable])
     let labels: [KeyMargins.Label] = [.selectable, .tied, .unselectable]
-    #expect(found.keys.map(\.label) == (try golden.integers("label")).map { labels[$0] })
-    #expect(
-      found.keys.map { $0.firstUnselectable ?? -1 } == (try golden.integers("first_unselectable")))
+    let (kinds, firsts) = (
+      try golden.integers("label"), try golden.integers("first_unselectable")
+    )
+    #expect(found.keys.map(\.label) == kinds.map { labels[$0] })
+    #expect(found.keys.map { $0.firstUnselectable ?? -1 } == firsts)
     // Labels alone are found by cheaper ways and are the same.
     let cheap = KeyMargins(PointCloud(keys), questions: [])
     #expect(cheap.keys.map(\.label) == found.keys.map(\.label))

@@ -47,9 +47,9 @@ import Testing
     let free = try run(try GPT2.load(Fixtures.checkpoint("tiny-lnfree")), tokens)
     #expect(attribute(free)?.contains("LN-free") == true)
     for centered in [folded, free] {
-      #expect(try centered[0].doubles("angle_to_ones").allSatisfy(\.isNaN))
-      #expect(try centered[0].doubles("ones_share").allSatisfy(\.isNaN))
-      #expect(try centered[0].doubles("bias_angle_to_ones").allSatisfy(\.isNaN))
+      #expect(try centered[0].doubles("angle_to_ones").allSatisfy { $0.isNaN })
+      #expect(try centered[0].doubles("ones_share").allSatisfy { $0.isNaN })
+      #expect(try centered[0].doubles("bias_angle_to_ones").allSatisfy { $0.isNaN })
       #expect(try centered[0].doubles("usable_norm").allSatisfy { $0 > 0 })
     }
     // Folding changes neither what queries can do nor what they did.

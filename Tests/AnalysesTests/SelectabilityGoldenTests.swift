@@ -13,7 +13,7 @@ import Testing
       Fixtures.checkpoint(name.hasPrefix("narrow") ? "selectability-\(name)" : name))
     let prompts = try Self.prompts.map { Prompt(try golden.integers("\($0)/tokens")) }
     var collectors: [any Collector] = [
-      try Selectability(model, prompts, keys: nil, perKey: true),
+      try Selectability(model, prompts, .init(keys: nil, perKey: true)),
       try QueryAlignment(model, prompts),
     ]
     let sink = MemorySink(collectors.flatMap(\.tables))

@@ -11,7 +11,7 @@ import Testing
   ) throws -> [String: ResultGroup] {
     let prompts = tokens.map { Prompt($0) }
     var collectors: [any Collector] = [
-      try Selectability(model, prompts, keys: keys, perKey: perKey, seed: seed)
+      try Selectability(model, prompts, .init(keys: keys, perKey: perKey, seed: seed))
     ]
     let sink = MemorySink(collectors[0].tables)
     try CollectionPass(prompts, batchSize: batch).run(model, &collectors, into: sink)
@@ -37,7 +37,7 @@ import Testing
     let share = try heads.doubles("unselectable_share")
     // 20 keys in 32 dimensions; a single key has nothing to be compared with.
     #expect(share[count..<2 * count].allSatisfy { $0 == 0 })
-    #expect(share[(2 * count)...].allSatisfy(\.isNaN))
+    #expect(share[(2 * count)...].allSatisfy { $0.isNaN })
     // A key that some query of the run prefers to all others is not unselectable.
     let ever = try heads.doubles("ever_argmax_share")
     let own = try heads.doubles("self_query_share")

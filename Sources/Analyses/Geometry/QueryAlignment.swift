@@ -13,9 +13,8 @@ import Tensors
 /// ‖z_j‖ ≤ √d bounds what the scores of one query can differ by.
 ///
 /// The angle needs the published weights: weights that read the stream without its mean (LN-free
-/// models, `fold_ln`, `center_reading_weights`) make every u perpendicular to the ones vector, and a
-/// stream without its mean's direction has no such vector. There the angle is NaN, and the file says
-/// why.
+/// models, `fold_ln`, `center_reading_weights`) make every u perpendicular to the ones vector. There the
+/// angle is NaN, and the file says why.
 public struct QueryAlignment: Collector {
   /// The classes of positions.
   public static let positionClasses = ["first", "rest"]
@@ -28,8 +27,10 @@ public struct QueryAlignment: Collector {
 
   /// Looks at the queries of all heads of a model.
   ///
-  /// - Throws: `AnalysisError.noPrompts`.
+  /// - Throws: `AnalysisError.noPrompts`; `.unsuitable` for a model whose stream has lost the ones
+  ///   direction.
   public init(_ model: GPT2, _ prompts: [Prompt]) throws {
+    try model.requireOnesDirection(for: "query alignment")
     (nLayers, nHeads) = (model.config.nLayers, model.config.nHeads)
     let axes = try PromptAxes(prompts, model: model, analysis: "query alignment")
     let obstacle = Self.obstacle(model)
@@ -143,11 +144,11 @@ public struct QueryAlignment: Collector {
     _ model: GPT2, layer: Int, queries: Tensor, isUncentered: Bool
   ) -> [Alignment] {
     let (config, block) = (model.config, model.weights.blocks[layer])
-    let (d, dHead) = (config.dModel, config.dHead)
+    let (d, dHead, keys) = (config.dModel, config.dHead, config.dAttn)
     let bound = block.ln1 == nil ? .nan : 2 * Double(d).squareRoot()
     let scale = bound * Double(config.attentionScale(layer: layer))
     return parallelMap(config.nHeads) { head in
-      let W_K = MatrixView(block.W_QKV).columns(d + head * dHead..<d + (head + 1) * dHead)
+      let W_K = MatrixView(block.W_QKV).columns(keys + head * dHead..<keys + (head + 1) * dHead)
       let u = matmulTransposed(queries.column(head), W_K)
       var result = Alignment()
       for row in 0..<u.shape[0] {
@@ -183,12 +184,12 @@ public struct QueryAlignment: Collector {
         + "is perpendicular to the ones direction; open the model without it"
     }
     // Weights that were centred before they came here.
-    let d = model.config.dModel
+    let (d, dAttn) = (model.config.dModel, model.config.dAttn)
     for block in model.weights.blocks {
       let gain = block.ln1.map { $0.gain.scalars.map(Double.init) } ?? Array(repeating: 1, count: d)
       let along = block.W_QKV.sumOfRows(weightedBy: gain)
       let size = block.W_QKV.sumOfRows(weightedBy: gain.map { abs($0) }, magnitudes: true)
-      if (d..<2 * d).contains(where: { abs(along[$0]) > 1e-5 * size[$0] }) { return nil }
+      if (dAttn..<2 * dAttn).contains(where: { abs(along[$0]) > 1e-5 * size[$0] }) { return nil }
     }
     return
       "the weights that read the stream are centred: every effective query is perpendicular to "
@@ -243,7 +244,7 @@ public struct QueryAlignment: Collector {
     let bias = (0..<model.config.nLayers).flatMap { layer in
       effectiveQueries(
         model, layer: layer,
-        queries: model.weights.blocks[layer].b_QKV.rows(0..<model.config.dModel)
+        queries: model.weights.blocks[layer].b_QKV.rows(0..<model.config.dAttn)
           .reshaped([1, model.config.nHeads, model.config.dHead]), isUncentered: obstacle == nil)
     }
     let known = zip(meanings, measures).map { meaning, measure in

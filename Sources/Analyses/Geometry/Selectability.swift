@@ -21,12 +21,28 @@ import Tensors
 ///
 /// All positions of a prompt are keys; shares are over those that are asked about at positions ≥ 1.
 public struct Selectability: Collector {
-  /// How many keys of a prompt are asked about besides position 0; all if nil.
-  public let keys: Int?
-  /// Whether the table holds every key's margin and first query that cannot choose it.
-  public let perKey: Bool
-  /// Which keys are asked about: the same seed asks about the same.
-  public let seed: UInt64
+  /// What is asked.
+  public struct Settings: Sendable, Equatable {
+    /// How many keys of a prompt are asked about besides position 0; all if nil.
+    public var keys: Int?
+    /// Whether the table holds every key's margin and first query that cannot choose it.
+    public var perKey: Bool
+    /// Which keys are asked about: the same seed asks about the same.
+    public var seed: UInt64
+
+    /// Settings; 32 keys by default.
+    ///
+    /// - Precondition: `keys` is at least 1.
+    public init(keys: Int? = 32, perKey: Bool = false, seed: UInt64 = 0) {
+      precondition(keys.map { $0 >= 1 } ?? true, "Selectability: \(keys ?? 0) keys")
+      self.keys = keys
+      self.perKey = perKey
+      self.seed = seed
+    }
+  }
+
+  /// What is asked.
+  public let settings: Settings
 
   /// The sets of keys in model space.
   public static let spaces = ["residual", "projected", "normalized", "gained", "head_keys"]
@@ -40,22 +56,16 @@ public struct Selectability: Collector {
   /// - Parameters:
   ///   - model: any model.
   ///   - prompts: the prompts that the pass will run.
-  ///   - keys: how many keys of a prompt are asked about besides position 0; all if nil.
-  ///   - perKey: whether `margin` and `first_unselectable (prompt, layer, head, key_pos)` are wanted.
-  ///   - seed: chooses the keys.
-  /// - Throws: `AnalysisError.noPrompts`.
-  /// - Precondition: `keys` is at least 1.
-  public init(
-    _ model: GPT2, _ prompts: [Prompt], keys: Int? = 32, perKey: Bool = false, seed: UInt64 = 0
-  ) throws {
-    precondition(keys.map { $0 >= 1 } ?? true, "Selectability: \(keys ?? 0) keys")
-    self.keys = keys
-    self.perKey = perKey
-    self.seed = seed
+  ///   - settings: what is asked.
+  /// - Throws: `AnalysisError.noPrompts`; `.unsuitable` for a model whose stream has lost the ones
+  ///   direction.
+  public init(_ model: GPT2, _ prompts: [Prompt], _ settings: Settings = Settings()) throws {
+    try model.requireOnesDirection(for: "selectability")
+    self.settings = settings
     (nLayers, nHeads) = (model.config.nLayers, model.config.nHeads)
     let axes = try PromptAxes(prompts, model: model, analysis: "selectability")
     let layout = SelectabilityTable(
-      axes: axes, config: model.config, keys: keys, seed: seed, perKey: perKey)
+      axes: axes, config: model.config, settings: settings)
     heads = SummarizedTable(layout.heads, except: SelectabilityTable.perKeyNames)
     spaces = SummarizedTable(layout.spaces)
   }
@@ -68,8 +78,8 @@ public struct Selectability: Collector {
 
   /// The keys that are asked about in a prompt, in order: position 0 and the sample.
   func positions(length: Int, prompt: Int) -> [Int] {
-    guard let keys, length - 1 > keys else { return Array(0..<length) }
-    var random = SeededGenerator(seed: seed &+ 0x9E37_79B9 &* UInt64(prompt + 1))
+    guard let keys = settings.keys, length - 1 > keys else { return Array(0..<length) }
+    var random = SeededGenerator(seed: settings.seed &+ 0x9E37_79B9 &* UInt64(prompt + 1))
     return [0] + Array(1..<length).shuffled(using: &random).prefix(keys).sorted()
   }
 
@@ -95,14 +105,14 @@ public struct Selectability: Collector {
   private func headMargins(
     _ batch: CollectedBatch, _ index: Int, _ asked: [Int]
   ) throws -> [KeyMargins] {
-    let dModel = batch.model.config.dModel
+    let dAttn = batch.model.config.dAttn
     var sets: [Tensor] = []
     for layer in 0..<nLayers {
       let k = try batch.cache.tensor(.k, layer: layer, prompt: index)
       try check(k, "the keys of layer \(layer)", batch.firstPrompt + index)
-      let b_K = batch.model.weights.blocks[layer].b_QKV.rows(dModel..<2 * dModel)
-      let negated = Tensor(b_K.scalars.map { -$0 }, shape: [nHeads * batch.model.config.dHead])
-      let keys = k.reshaped([k.shape[0], negated.count]).addingToRows(negated).reshaped(k.shape)
+      let b_K = batch.model.weights.blocks[layer].b_QKV.rows(dAttn..<2 * dAttn)
+      let negated = Tensor(b_K.scalars.map { -$0 }, shape: [dAttn])
+      let keys = k.reshaped([k.shape[0], dAttn]).addingToRows(negated).reshaped(k.shape)
       for head in 0..<nHeads { sets.append(keys.column(head)) }
     }
     return keyMargins(of: sets, at: asked, questions: [.margins, .firstUnselectable])
@@ -163,7 +173,7 @@ public struct Selectability: Collector {
     try take("causal_unselectable_share", all.map { $0.causalShare(length: length) })
     try take("unsolved", all.map { Double($0.unsolved) })
     try take("trivially_selectable", [length <= config.dHead + 1 ? 1 : 0])
-    if perKey {
+    if settings.perKey {
       let width = heads.table.group[dimension: "key_pos"]?.count ?? 0
       var (margin, first) = (
         [Double](repeating: .nan, count: margins.count * width),

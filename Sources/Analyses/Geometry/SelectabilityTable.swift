@@ -6,9 +6,7 @@ import Results
 struct SelectabilityTable {
   let axes: PromptAxes
   let config: GPT2Config
-  let keys: Int?
-  let seed: UInt64
-  let perKey: Bool
+  let settings: Selectability.Settings
 
   static let perKeyNames: Set<String> = ["margin", "first_unselectable"]
 
@@ -35,7 +33,7 @@ struct SelectabilityTable {
           formula: "Σ_j (n − first_unselectable_j) / Σ_j (n − j)"),
         trivial("d_head", config.dHead),
       ]
-    if perKey {
+    if settings.perKey {
       dimensions.append(Dimension("key_pos", count: axes.longest))
       variables += [
         variable(
@@ -110,8 +108,8 @@ struct SelectabilityTable {
 
   private var attributes: OrderedDictionary<String, AttributeValue> {
     [
-      "keys": .string(keys.map { "\($0) of each prompt and position 0" } ?? "all"),
-      "key_seed": .integer(Int(truncatingIfNeeded: seed)),
+      "keys": .string(settings.keys.map { "\($0) of each prompt and position 0" } ?? "all"),
+      "key_seed": .integer(Int(truncatingIfNeeded: settings.seed)),
       "positions": .string("1 and later; position 0 is a key among the others and reported apart"),
     ]
   }
