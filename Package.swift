@@ -78,6 +78,7 @@ let package = Package(
     example("ioi"),
     example("relp-vs-attribution"),
     example("unselectable-keys"),
+    example("what-layernorm-does"),
 
     .target(
       name: "TestSupport", dependencies: ["NormLens"], path: "Tests/TestSupport",
