@@ -148,8 +148,8 @@ private func writeTable(_ groups: [ResultGroup]) -> String? {
     table.add([layers.label(at: layer)] + heads + mlp)
   }
   return """
-    share of each write that the next and the final norm discard to first order, and of it the share
-    along the ones vector (positions ≥ 1; mean over heads):
+    share of each write that the next and the final norm discard to first order; ones %: its part along
+    the ones vector (positions ≥ 1; heads: mean over heads):
     \(table.text)
     """
 }

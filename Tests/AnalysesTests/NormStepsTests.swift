@@ -21,7 +21,7 @@ import Testing
       return Array(values[start..<start + d])
     }
     // Prompt 0 has no position 3.
-    #expect(vector(0, 0, 0, 1).allSatisfy(\.isNaN))
+    #expect(vector(0, 0, 0, 1).allSatisfy { $0.isNaN })
     let (_, cache) = try model.runWithCache(
       prompts[2].tokens,
       hooks: [.ln1Normalized(.all), .lnFinalNormalized, .unembedIn, .residPre(.all)])

@@ -103,6 +103,6 @@ import Testing
     #expect(try summary.doubles("count") == [1, 0])
     let norm = try summary.doubles("norm")
     #expect(norm.prefix(norm.count / 2).allSatisfy { $0 > 0 })
-    #expect(norm.suffix(norm.count / 2).allSatisfy(\.isNaN))
+    #expect(norm.suffix(norm.count / 2).allSatisfy { $0.isNaN })
   }
 }
