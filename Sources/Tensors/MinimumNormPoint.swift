@@ -93,7 +93,7 @@ public struct MinimumNormPoint: Sendable {
   /// ‖x‖: the distance, or an upper bound of it where the solver stopped early; infinite where there
   /// is no other point.
   public var norm: Double
-  /// min_j p_j·x/‖x‖, at most the distance; 0 or less where x separates nothing.
+  /// min_j p_j·x/‖x‖, at most the distance; 0 where x separates nothing.
   public var lowerBound: Double
   /// The largest ‖p_j‖.
   public var scale: Double
@@ -164,7 +164,7 @@ extension PointCloud {
     let norm = direction.reduce(0) { $0 + $1 * $1 }.squareRoot()
     return MinimumNormPoint(
       norm: norm,
-      lowerBound: norm > 0 ? Swift.min(lowest * walk.squaredScale / norm, norm) : 0,
+      lowerBound: norm > 0 ? Swift.max(0, Swift.min(lowest * walk.squaredScale / norm, norm)) : 0,
       scale: walk.squaredScale.squareRoot(), support: support, weights: weights,
       direction: direction, isConverged: isConverged, iterations: walk.iterations)
   }

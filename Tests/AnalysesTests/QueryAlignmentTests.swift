@@ -17,7 +17,8 @@ import Testing
   ])
   func randomDirections(dimension: Int, expected: Double) {
     let angle = QueryAlignment.randomAngle(dimension: dimension)
-    #expect(abs(angle - expected) < 0.006)
+    // The expected values are means of samples.
+    #expect(abs(angle - expected) < 0.03)
     print("random directions in \(dimension) dimensions: \(angle)°")
   }
 

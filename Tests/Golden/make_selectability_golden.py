@@ -115,7 +115,7 @@ def statistics(keys):
     """What is said of a set of keys, position 0 left out of all but margin and first_unselectable."""
     kinds, margins = labels(keys)
     n = len(keys)
-    first = np.array([first_unselectable(keys, i) for i in range(n)])
+    first = np.array([first_unselectable(keys, i) for i in range(n)], dtype=float)
     gram = keys @ keys.T
     itself = [all(gram[i, i] > gram[i, j] for j in range(n) if j != i) for i in range(n)]
     spread = math.sqrt(((keys - keys.mean(0)) ** 2).sum(1).mean())

@@ -21,7 +21,7 @@ import Testing
       let point = cloud.minimumNormPoint(from: i)
       #expect(point.isConverged)
       // The separating direction proves the distance from below.
-      #expect(point.norm - point.lowerBound <= 1e-6 * point.scale)
+      #expect(point.norm <= point.lowerBound + 1e-6 * point.scale)
       return point.norm
     }
   }
