@@ -3,11 +3,13 @@ public import Results
 /// LayerNorm geometry as text: the medians over tokens, a row for each norm, position 0 beside the
 /// others.
 ///
-/// - Parameter groups: the groups of the result; the summaries among them are shown.
+/// - Parameter groups: the groups of the result; `ln_geometry/summary`, `/corpus`, `/writes`, `/shape`,
+///   `renormalisation` and the summaries of keys and queries are shown as far as they are there.
 /// - Returns: the tables; nil where there is nothing to show.
 public func geometryTables(_ groups: [ResultGroup]) -> String? {
   let parts = [
-    summaryTables(groups), writeTable(groups), shapeTable(groups), selectabilityTables(groups),
+    summaryTables(groups), corpusTable(groups), writeTable(groups), shapeTable(groups),
+    renormalisation(groups), selectabilityTables(groups),
   ].compactMap { $0 }
   return parts.isEmpty ? nil : parts.joined(separator: "\n\n")
 }
@@ -69,6 +71,53 @@ private func summaryTables(_ groups: [ResultGroup]) -> String? {
     """
 }
 
+private let corpusColumns = [
+  Column(name: "ones_share", title: "ones %", factor: 100),
+  Column(name: "mean_vector_share", title: "mean vector %", factor: 100),
+  Column(name: "mean_cosine", title: "mean cosine"),
+  Column(name: "top_component_share", title: "top component %", factor: 100),
+  Column(name: "effective_rank", title: "effective rank"),
+  Column(name: "intrinsic_dimension", title: "TwoNN"),
+]
+
+/// The cloud of all tokens before and behind each norm.
+private func corpusTable(_ groups: [ResultGroup]) -> String? {
+  guard let group = groups.first(where: { $0.path == "ln_geometry/corpus" }),
+    let norms = group[dimension: "ln"], let clouds = group[dimension: "cloud"],
+    let count = group[variable: "count"]?.values.doubles?.first
+  else { return nil }
+  let known = corpusColumns.compactMap { column in
+    group[variable: column.name]?.values.doubles.map { (column, $0) }
+  }
+  var table = TextTable(
+    [("norm", .left)] + known.flatMap { [($0.0.title, .right), ("out", .right)] })
+  for norm in 0..<norms.count {
+    let cells = known.flatMap { column, values in
+      [0, clouds.count - 1].map { significant(column.factor * values[norm * clouds.count + $0]) }
+    }
+    table.add([norms.label(at: norm)] + cells)
+  }
+  var lines = [
+    "all \(Int(count)) tokens at positions ≥ 1 as a cloud, of the stream and of the norm's output:",
+    table.text,
+  ]
+  if case .string(let warning)? = group.attributes["warning"] { lines.append("(\(warning))") }
+  return lines.joined(separator: "\n")
+}
+
+/// What the final norm's renormalisation changes, in one line.
+private func renormalisation(_ groups: [ResultGroup]) -> String? {
+  guard let group = groups.first(where: { $0.path == "renormalisation" }),
+    let components = group[variable: "component_gap_pooled"]?.values.doubles?.first,
+    let heads = group[variable: "head_gap_pooled"]?.values.doubles?.first
+  else { return nil }
+  return """
+    direct effects differ from frozen attribution, since the final norm renormalises, by \
+    \(significant(components)) % over components
+    and \(significant(heads)) % over heads (Σ|gap| over Σ|direct effect|)
+    """
+}
+
 /// Shares of writes that norms discard: means over heads, and of each layer's MLP.
 private func writeTable(_ groups: [ResultGroup]) -> String? {
   guard let group = groups.first(where: { $0.path == "ln_geometry/writes" }),
@@ -99,8 +148,8 @@ private func writeTable(_ groups: [ResultGroup]) -> String? {
     table.add([layers.label(at: layer)] + heads + mlp)
   }
   return """
-    share of each write that the next norm and the final norm discard to first order (positions ≥ 1; \
-    heads: mean over heads), and how much of it lies along the ones vector:
+    share of each write that the next and the final norm discard to first order; ones %: its part along
+    the ones vector (positions ≥ 1; heads: mean over heads):
     \(table.text)
     """
 }

@@ -35,7 +35,7 @@ public struct NearestNeighbours: Sendable {
       (first, second, duplicates) = ([], [], meanSquare == 0 ? count - 1 : 0)
       return
     }
-    let cloud = Cloud(points: centred, products: products, squares: squares)
+    let cloud = Cloud(points: points, products: products, squares: squares)
 
     let nearest = Self.duplicateDistance * Self.duplicateDistance * meanSquare
     var kept: [Int] = []
@@ -51,7 +51,7 @@ public struct NearestNeighbours: Sendable {
   }
 }
 
-/// Points about their mean with their inner products.
+/// Points with the inner products of what they are about their mean.
 private struct Cloud {
   let points: Tensor
   let products: Tensor

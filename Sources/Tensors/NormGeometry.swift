@@ -272,37 +272,39 @@ private struct NormRow {
     _ x: UnsafePointer<Float>, _ k: Int, _ magnitudes: UnsafeMutablePointer<Int32>
   ) -> Double {
     // The bits of |x| are in its order: halve their range until k coordinates lie above.
-    var highest: Int32 = 0
-    for i in 0..<d {
-      let bits = Int32(truncatingIfNeeded: x[i].bitPattern & 0x7fff_ffff)
-      magnitudes[i] = bits
-      highest = Swift.max(highest, bits)
-    }
-    var (low, high) = (Int32(0), highest &+ 1)
+    for i in 0..<d { magnitudes[i] = Int32(truncatingIfNeeded: x[i].bitPattern & 0x7fff_ffff) }
+    var (low, high) = (Int32(0), Int32.max)
     while high &- low > 1 {
       let middle = low &+ (high &- low) / 2
       let above = Self.count(magnitudes, d, above: middle &- 1)
       if above >= k { low = middle } else { high = middle }
       if above == k { break }
     }
-    var (sum, above) = (0.0, Int32(0))
+    let above = Self.count(magnitudes, d, above: low)
+    var sum = 0.0
     for i in 0..<d {
-      let isAbove = magnitudes[i] > low
-      let v = isAbove ? Double(x[i]) : 0
+      // All ones for a larger coordinate, else 0.
+      let mask = UInt32(bitPattern: (low &- magnitudes[i]) >> 31)
+      let v = Double(Float(bitPattern: x[i].bitPattern & mask))
       sum = Relaxed.multiplyAdd(v, v, sum)
-      above &+= isAbove ? 1 : 0
     }
     // Equal coordinates at the border count as often as is left.
     let border = Double(Float(bitPattern: UInt32(bitPattern: low)))
-    return sum + Double(k - Int(above)) * border * border
+    return sum + Double(k - above) * border * border
   }
 
+  /// How many values are larger than `limit`; neither they nor `limit + 1` are below 0.
   @inline(never)
   private static func count(
-    _ values: UnsafePointer<Int32>, _ count: Int, above least: Int32
+    _ values: UnsafePointer<Int32>, _ count: Int, above limit: Int32
   ) -> Int {
-    var result: Int32 = 0
-    for i in 0..<count { result &+= values[i] > least ? 1 : 0 }
+    // A larger value leaves a negative difference, all ones when shifted: no branch, so that the loop
+    // becomes vector instructions.
+    var (result, i) = (Int32(0), 0)
+    while i < count {
+      result &-= (limit &- values[i]) >> 31
+      i &+= 1
+    }
     return Int(result)
   }
 }

@@ -22,7 +22,8 @@ geometry-NAME.h5.  The groups and the variables are those of NormLens' results:
     /renormalisation/V             component_gap [prompt, component], head_gap [prompt, layer, head] …; the
                                    answers are in /answers and /wrongs [prompt]
 
-(mini has summaries only.)  Datasets are float32 or int64, gzipped: computed in float64 and rounded once.
+(mini has summaries only.)  Tokens and positions are int64, the rest float32, gzipped: computed in float64
+and rounded once.
 
 Conventions: x is the stream, z = (x - mean x)/scale, y = z * gain + bias.  RMSNorm has no mean to take
 away.  In an LN-free model z = x - mean x with scale 1, gain 1 and bias 0: its gain and its constant
@@ -168,7 +169,7 @@ def token_geometry(site, x):
         "angle_bias": angle(gained, gained + site.bias),
         "angle_total": angle(x, gained + site.bias),
         "radius_ratio": np.linalg.norm(z, axis=-1) / math.sqrt(d),
-        "saturation": np.abs(z).max(-1) / cap,
+        "saturation": np.abs(z).max(-1) / cap / (np.sqrt(variance) if site.kind == "none" else 1),
         "kurtosis": (centered**4).mean(-1) / variance**2 - 3,
         "participation": (x**2).sum(-1) ** 2 / (x**4).sum(-1),
         "top_third_share": squares[..., : d // 3].sum(-1) / squares.sum(-1),
@@ -288,8 +289,8 @@ def ellipsoid(site):
 
 
 def discarded(site, write, x):
-    """[…, (ones, radial)] of the rows of `write` [pos, …, d_model] into the rows x [pos, d_model]: the share of
-    their squared norm that lies along the directions which the norm does not see to first order."""
+    """[…, (ones, radial)] of the writes [pos, …, d_model] into the rows x [pos, d_model]: the share of their
+    squared norm that lies along the directions which the norm does not see to first order."""
     d = x.shape[-1]
     z = site.z(x).reshape(len(x), *[1] * (write.ndim - 2), d)
     norm = (write**2).sum(-1)
@@ -324,6 +325,59 @@ def writes(model, places, runs):
     }
 
 
+# -------------------------------------------------------------------- the shape of the clouds (x_i, z_i)
+
+
+def best_factor(f, z):
+    """c of the best c * f, and its loss."""
+    c = (f @ z) / (f @ f)
+    return c, ((z - c * f) ** 2).sum()
+
+
+def descend(loss, start, floor, width):
+    """Minimises a function of (log alpha, s), log alpha at least `floor`: coordinate and diagonal steps that
+    are halved when none of them helps."""
+    place, least = np.array(start), loss(*start)
+    moves = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)]
+    while width > 1e-9:
+        for move in moves:
+            there = place + width * np.array(move)
+            if there[0] >= floor and (found := loss(*there)) < least:
+                place, least = there, found
+                break
+        else:
+            width /= 2
+    return place, least
+
+
+def shape_fits(site, x):
+    """Least squares over all coordinates of all rows.  alpha is at least 1e-3 over the root mean square of x:
+    there tanh is a straight line.  An LN-free norm's cloud is that of the stream with itself."""
+    z = (x if site.kind == "none" else site.z(x)).ravel()
+    x = x.ravel()
+    total = ((z - z.mean()) ** 2).sum()
+    slope, rest = best_factor(x, z)
+    found = {"linear_slope": slope, "linear_r2": 1 - rest / total}
+    floor = math.log(1e-3 / math.sqrt((x**2).mean()))
+    tanh, erf = np.tanh, lambda t: torch.erf(torch.from_numpy(t)).numpy()
+
+    def curve(f, shifts):
+        def loss(log_alpha, s):
+            return best_factor(f(math.exp(log_alpha) * x + s), z)[1]
+
+        starts = [(floor + i / 2, s) for i in range(28) for s in shifts]
+        start = min(starts, key=lambda at: loss(*at))
+        fixed = len(shifts) == 1
+        (log_alpha, s), least = descend(lambda a, s: loss(a, 0 if fixed else s), start, floor, 0.1)
+        s = 0 if fixed else s
+        return best_factor(f(math.exp(log_alpha) * x + s), z)[0], math.exp(log_alpha), s, 1 - least / total
+
+    c, alpha, _, r2 = curve(tanh, [0])
+    found |= {"tanh_c": c, "tanh_alpha": alpha, "tanh_r2": r2}
+    c, alpha, s, r2 = curve(erf, [-0.3, 0, 0.3])
+    return found | {"erf_c": c, "erf_alpha": alpha, "erf_s": s, "erf_r2": r2}
+
+
 # -------------------------------------------------------------------- files
 
 
@@ -347,9 +401,8 @@ def renormalisation(model, prompts):
     return {name: np.stack(values) for name, values in found.items()}
 
 
-def array(file, path, values):
-    values = np.asarray(values)
-    values = values.astype(np.int64 if values.dtype.kind == "i" else np.float32)
+def array(file, path, values, dtype=np.float32):
+    values = np.asarray(values, dtype)
     if values.ndim == 0:
         file.create_dataset(path, data=values)
     else:
@@ -381,7 +434,7 @@ def write_golden(name, path):
             seed=seed,
         )
         for p, tokens in enumerate(prompts):
-            array(file, f"prompts/{p}", tokens)
+            array(file, f"prompts/{p}", tokens, np.int64)
 
         by_site = [[token_geometry(site, run[site.hook]) for run in runs] for site in places]
         for variable in by_site[0][0]:
@@ -409,9 +462,11 @@ def write_golden(name, path):
             for variable in of_weights[0]:
                 array(file, f"ln_geometry/{variable}", np.stack([m[variable] for m in of_weights]))
 
-        measures = {}
+        measures, fits = {}, {}
         for site in places:
             x = np.concatenate([run[site.hook][1:] for run in runs])
+            for variable, value in shape_fits(site, x).items():
+                fits.setdefault(variable, []).append(value)
             for cloud in site.clouds(x):
                 found = spectrum_measures(cloud)
                 dimension, points, same = two_nn(cloud)
@@ -425,6 +480,8 @@ def write_golden(name, path):
         for variable, values in measures.items():
             array(file, f"ln_geometry/corpus/{variable}", np.reshape(values, (len(places), len(CLOUDS))))
         array(file, "ln_geometry/corpus/count", rest)
+        for variable, values in fits.items():
+            array(file, f"ln_geometry/shape/{variable}", values)
 
         for variable, values in writes(model, places, runs).items():
             array(file, f"ln_geometry/writes/{variable}", values)
@@ -439,12 +496,12 @@ def write_golden(name, path):
                             z = site.z(x)
                             values = [x, site.projected(x), z, z * site.gain, site.y(x)]
                             steps[p, i, :, position] = values
-            array(file, "steps_positions", STEP_POSITIONS)
+            array(file, "steps_positions", STEP_POSITIONS, np.int64)
             array(file, "ln_geometry/steps/vector", steps[:, :, :, STEP_POSITIONS])
         for variable, values in renormalisation(model, prompts).items():
             array(file, f"renormalisation/{variable}", values)
-        array(file, "answers", [ANSWER] * len(prompts))
-        array(file, "wrongs", [WRONG] * len(prompts))
+        array(file, "answers", [ANSWER] * len(prompts), np.int64)
+        array(file, "wrongs", [WRONG] * len(prompts), np.int64)
     print(f"{name}: {rest} tokens, {path.stat().st_size / 1000:.0f} kB")
 
 

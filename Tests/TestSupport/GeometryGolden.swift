@@ -34,6 +34,12 @@ public struct GeometryGolden {
     }
   }
 
+  /// The tokens whose way through the norms is golden, the same positions of every prompt.
+  public func steps() throws -> [NormStep] {
+    guard try golden.contains("steps_positions") else { return [] }
+    return try golden.integers("steps_positions").map { NormStep(position: $0) }
+  }
+
   /// The names of a group's arrays.
   public func variables(of group: String) throws -> [String] {
     guard try golden.contains(group) else { return [] }

@@ -15,7 +15,8 @@ import Tensors
 /// rank N − 1 at most, and spectra settle only from about ten tokens a dimension on. The ranks are
 /// those of the covariance's eigenvalues λ: other authors take singular values, their roots.
 ///
-/// Nothing but sums is kept (``SecondMoments``) and a bounded sample for the intrinsic dimension.
+/// Nothing but sums is kept (``SecondMoments``: 8·d² bytes a norm) and a bounded sample for the intrinsic
+/// dimension, 1,000 tokens or 4,000·d bytes a norm.
 ///
 /// Gupta et al. 2024, arXiv:2409.12951 (shares); Ethayarajh 2019, arXiv:1909.00512 (mean cosine);
 /// Razzhigaev et al. 2023, arXiv:2311.05928 (anisotropy); Skean et al. 2025, arXiv:2502.02013
@@ -97,7 +98,8 @@ public struct CorpusGeometry: Collector {
           : "input = x, the stream; normalized = z; output = z*g + b"),
       "positions": .string("all but position 0"),
       "spectrum": .string(
-        "eigenvalues l of the covariance over tokens (not its singular values' roots)"),
+        "eigenvalues l of the covariance over tokens, not the tokens' singular values (their roots)"
+      ),
       "intrinsic_dimension_sample": .string(
         reservoir.isSampled
           ? "a uniform sample of \(reservoir.capacity) of the tokens" : "all tokens"),
@@ -167,7 +169,7 @@ private struct NormClouds {
     directions = Array(repeating: (Array(repeating: 0, count: width), 0), count: 3)
   }
 
-  mutating func add(_ rows: Tensor, _ admitted: [(item: Int, slot: Int)]) {
+  mutating func add(_ rows: Tensor, _ admitted: [(token: Int, slot: Int)]) {
     let normalized = Self.normalized(rows, site.norm)
     stream.add(rows)
     if let norm = site.norm {

@@ -1,4 +1,4 @@
-import HookedGPT2
+public import HookedGPT2
 import RealModule
 import Results
 import Tensors
@@ -12,17 +12,27 @@ import Tensors
 /// are inside, at radius `σ/√(σ² + ε)`. An RMSNorm's sphere is whole: s_i = |g_i|.
 ///
 /// Riechers 2024, arXiv:2405.04134; Brody et al. 2023, arXiv:2305.02582.
-struct GainEllipsoid {
+public struct GainEllipsoid: Sendable {
   /// |g|, largest first.
-  let sortedGain: [Double]
+  public let sortedGain: [Double]
   /// The semi-axes √d·s, largest first, one for each coordinate: 0 in the directions in which the
   /// surface is flat.
-  let semiAxes: [Double]
+  public let semiAxes: [Double]
   private let gain: [Double]
   private let bias: [Double]
 
-  /// The ellipsoid of a norm.
-  init(gain: [Double], bias: [Double], isCentred: Bool) {
+  /// The ellipsoid of a gain and a bias.
+  ///
+  /// - Parameters:
+  ///   - gain: g, d numbers.
+  ///   - bias: b, d numbers.
+  ///   - isCentred: whether z has no mean: LayerNorm, not RMSNorm.
+  /// - Precondition: as many numbers in both, at least one.
+  /// - Complexity: O(d²).
+  public init(gain: [Double], bias: [Double], isCentred: Bool) {
+    precondition(
+      gain.count == bias.count && !gain.isEmpty,
+      "GainEllipsoid: \(gain.count) gains and \(bias.count) biases")
     (self.gain, self.bias) = (gain, bias)
     sortedGain = gain.map { Swift.abs($0) }.sorted(by: >)
     let scale = Double(gain.count).squareRoot()
@@ -31,21 +41,22 @@ struct GainEllipsoid {
       ? Self.singularValues(sortedGain).map { $0 * scale } : sortedGain.map { $0 * scale }
   }
 
-  init(_ norm: GPT2Weights.Norm) {
+  /// The ellipsoid of a model's norm.
+  public init(_ norm: GPT2Weights.Norm) {
     self.init(
       gain: norm.gain.scalars.map(Double.init), bias: norm.bias.scalars.map(Double.init),
       isCentred: norm.normalization == .layerNorm)
   }
 
   /// The longest semi-axis over the shortest that is not 0.
-  var condition: Double {
+  public var condition: Double {
     guard let longest = semiAxes.first, longest > 0, let shortest = semiAxes.last(where: { $0 > 0 })
     else { return .nan }
     return longest / shortest
   }
 
   /// exp of the entropy of the squared semi-axes' shares.
-  var effectiveRank: Double {
+  public var effectiveRank: Double {
     let squares = semiAxes.map { $0 * $0 }
     let total = squares.reduce(0, +)
     if total == 0 { return .nan }
@@ -54,16 +65,16 @@ struct GainEllipsoid {
   }
 
   /// How far the centre is from 0 for the size of the gain, ‖b‖/(√d·rms g).
-  var biasRatio: Double { Self.length(bias) / Self.length(gain) }
+  public var biasRatio: Double { Self.length(bias) / Self.length(gain) }
 
   /// The cosine of the gain with the ones vector.
-  var gainOnesCosine: Double { Self.onesCosine(gain) }
+  public var gainOnesCosine: Double { Self.onesCosine(gain) }
 
   /// The cosine of the bias with the ones vector.
-  var biasOnesCosine: Double { Self.onesCosine(bias) }
+  public var biasOnesCosine: Double { Self.onesCosine(bias) }
 
   /// How many |g| are further from their median than three times the median distance from it.
-  var outliers: Int {
+  public var outliers: Int {
     let middle = Self.median(sortedGain)
     let distances = sortedGain.map { Swift.abs($0 - middle) }
     let limit = 3 * Self.median(distances.sorted())
@@ -71,7 +82,7 @@ struct GainEllipsoid {
   }
 
   /// How many gains are negative.
-  var signFlips: Int { gain.count { $0 < 0 } }
+  public var signFlips: Int { gain.count { $0 < 0 } }
 
   /// The singular values of diag(g)·P for |g| sorted, largest first.
   ///

@@ -63,6 +63,7 @@ public struct LayerNormGeometry: Sendable {
       batchSize = geometry.batchSize
       collectors = [
         TokenGeometry(model, axes, seed: geometry.seed),
+        CorpusGeometry(model, seed: geometry.seed),
         WriteDiscard(model),
         NormShape(model, axes),
       ]
@@ -82,15 +83,22 @@ public struct LayerNormGeometry: Sendable {
     /// - Parameters:
     ///   - sink: takes the values of ``tables``.
     ///   - progress: told after each batch how many prompts are done.
-    /// - Returns: what was found over all prompts: groups `ln_geometry/summary`, `/writes`, `/shape`.
+    /// - Returns: what was found over all prompts: groups `ln_geometry/summary`, `/corpus`, `/writes`,
+    ///   `/shape`, and `renormalisation` where every prompt has an answer.
     /// - Throws: `AnalysisError.nonFinite`, `ModelError`; what the sink throws.
-    /// - Complexity: one forward pass a prompt without logits; memory for the activations of a batch.
+    /// - Complexity: one forward pass a prompt without logits, and with answers a second one; memory
+    ///   for the activations of a batch.
     public mutating func run(
       into sink: any PromptSink, progress: (Int) throws -> Void = { _ in }
     ) throws -> [ResultGroup] {
       try CollectionPass(prompts, batchSize: batchSize).run(
         model, &collectors, into: sink, progress: progress)
-      return try collectors.flatMap { try $0.findings() }
+      var findings = try collectors.flatMap { try $0.findings() }
+      if prompts.allSatisfy({ $0.answer != nil }) {
+        let attribution = try DirectLogitAttribution(batchSize: batchSize).run(model, prompts)
+        findings.append(RenormalisationGap().derive(from: attribution))
+      }
+      return findings
     }
   }
 
@@ -108,7 +116,8 @@ public struct LayerNormGeometry: Sendable {
   ///   - model: any model with a ones direction.
   ///   - prompts: the prompts.
   ///   - progress: told after each batch how many prompts are done.
-  /// - Returns: group `ln_geometry` with `/summary`, `/writes`, `/shape` and, where asked for, `/steps`.
+  /// - Returns: group `ln_geometry` with `/summary`, `/corpus`, `/writes`, `/shape` and, where asked
+  ///   for, `/steps`; `renormalisation` where every prompt has an answer.
   /// - Throws: `AnalysisError`, `ModelError`.
   public func run(
     _ model: GPT2, _ prompts: [Prompt], progress: (Int) throws -> Void = { _ in }

@@ -85,8 +85,8 @@ struct NormShape: Collector {
           "token_choice": .string(
             "position >= 1, one in \(stride) over all prompts; coordinates pooled"),
           "straight_lines": .string(
-            "a curve whose alpha is 1e-3 over the cloud's root mean square of x is a straight line of "
-              + "slope c*alpha within 1e-6"),
+            "a curve whose alpha is 1e-3 over the root mean square of x, the least that is tried, is a "
+              + "straight line of slope c*alpha"),
         ])
     ]
   }
@@ -155,9 +155,9 @@ struct ShapeFit {
   }
 
   private let bins: [Bin]
-  /// Σ(z − mean z)², and Σ of what z varies within the cells.
+  /// Σ(z − mean z)² and Σz².
   private let total: Double
-  private let inside: Double
+  private let square: Double
 
   /// Fits the curves; all NaN for a cloud without spread.
   init(_ cells: [ScatterCells.Cell]) {
@@ -168,79 +168,119 @@ struct ShapeFit {
     }
     let count = cells.reduce(0) { $0 + $1.count }
     let mean = cells.reduce(0) { $0 + $1.z } / count
-    inside = cells.reduce(0) { $0 + max($1.zz - $1.z * $1.z / $1.count, 0) }
+    let inside = cells.reduce(0) { $0 + max($1.zz - $1.z * $1.z / $1.count, 0) }
     total = bins.reduce(inside) { $0 + $1.count * ($1.z - mean) * ($1.z - mean) }
-    let square = cells.reduce(0) { $0 + $1.xx }
-    guard count > 0, total > 0, square > 0 else { return }
+    square = cells.reduce(0) { $0 + $1.zz }
+    let xx = cells.reduce(0) { $0 + $1.xx }
+    guard count > 0, total > 0, xx > 0 else { return }
 
-    let slope = cells.reduce(0) { $0 + $1.xz } / square
     // Of a straight line the sums are exact: Σ(z − slope·x)² = Σz² − slope·Σxz.
-    let zz = cells.reduce(0) { $0 + $1.zz }
-    let rest = zz - slope * cells.reduce(0) { $0 + $1.xz }
-    line = Curve(c: slope, alpha: 1, r2: 1 - max(rest, 0) / total)
-    let unit = 1 / (square / count).squareRoot()
-    tanh = best(unit, shifts: [0]) { t in
+    let xz = cells.reduce(0) { $0 + $1.xz }
+    let slope = xz / xx
+    line = Curve(c: slope, alpha: 1, r2: 1 - max(square - slope * xz, 0) / total)
+    let unit = 1 / (xx / count).squareRoot()
+    tanh = best(unit, shifting: false) { t in
       let value = Double.tanh(t)
-      return (value, 1 - value * value)
+      let slope = 1 - value * value
+      return (value, slope, -2 * value * slope)
     }
-    erf = best(unit, shifts: [-0.3, 0, 0.3]) { t in
-      (Double.erf(t), 2 / Double.pi.squareRoot() * Double.exp(-t * t))
+    erf = best(unit, shifting: true) { t in
+      let slope = 2 / Double.pi.squareRoot() * Double.exp(-t * t)
+      return (Double.erf(t), slope, -2 * t * slope)
     }
   }
 
-  /// The best `c·f(α·x + s)`: for each α and s the best c is known, so that the search is for these two
-  /// only: over α by powers from 1e-3/rms(x), then by shrinking steps around the best start.
+  /// f(t), f'(t), f''(t).
+  private typealias Function = (Double) -> (value: Double, slope: Double, bend: Double)
+
+  /// The loss at some ln α and s, the best c there, and how the loss changes.
+  private struct Point {
+    var logAlpha: Double
+    var s: Double
+    var loss = Double.infinity
+    var c = 0.0
+    var gradient = (0.0, 0.0)
+  }
+
+  /// The best `c·f(α·x + s)`.
+  ///
+  /// For each α and s the best c is known, which leaves a search for these two: over α in powers of e from
+  /// 1e-3/rms(x), then by damped Newton steps from the best. Second derivatives are differences of the
+  /// gradient.
   ///
   /// - Parameters:
   ///   - unit: 1/rms(x).
-  ///   - shifts: where the search for s starts; `[0]` keeps s at 0.
-  ///   - f: the curve and its slope.
-  private func best(
-    _ unit: Double, shifts: [Double], _ f: (Double) -> (Double, Double)
-  ) -> Curve {
+  ///   - shifting: whether s may differ from 0.
+  private func best(_ unit: Double, shifting: Bool, _ f: Function) -> Curve {
     let floor = Double.log(1e-3 * unit)
-    var found = (loss: Double.infinity, logAlpha: floor, s: 0.0, c: 0.0)
-    func attempt(_ logAlpha: Double, _ s: Double) -> Bool {
-      let logAlpha = max(logAlpha, floor)
-      let (loss, c) = loss(Double.exp(logAlpha), s, f)
-      guard loss < found.loss else { return false }
-      found = (loss, logAlpha, s, c)
-      return true
+    func evaluate(_ logAlpha: Double, _ s: Double) -> Point {
+      evaluated(Point(logAlpha: max(logAlpha, floor), s: s), f)
     }
-    for s in shifts {
-      for step in 0..<14 { _ = attempt(floor + Double(step), s) }
+    var found = evaluate(floor, 0)
+    for step in 1..<14 {
+      let point = evaluate(floor + Double(step), 0)
+      if point.loss < found.loss { found = point }
     }
-    // Compass search down to steps of 1e-7, where the loss changes by their square.
-    var (width, shift) = (0.5, shifts.count > 1 ? 0.1 : 0)
-    while width > 1e-7 {
-      var moved = false
-      for (da, ds) in [(1.0, 0.0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1)] {
-        if shift == 0 && ds != 0 { continue }
-        if attempt(found.logAlpha + da * width, found.s + ds * shift) { moved = true }
-      }
-      if !moved {
-        width /= 2
-        shift /= 2
+    var damping = 1e-3
+    let h = 1e-4
+    for _ in 0..<60 where damping < 1e6 && found.loss > 0 {
+      let (a, b) = (evaluate(found.logAlpha + h, found.s), evaluate(found.logAlpha, found.s + h))
+      let aa = (a.gradient.0 - found.gradient.0) / h
+      let ab = (a.gradient.1 - found.gradient.1 + b.gradient.0 - found.gradient.0) / (2 * h)
+      let bb = (b.gradient.1 - found.gradient.1) / h
+      let scale = Swift.abs(aa) + Swift.abs(bb)
+      var isBetter = false
+      while damping < 1e6 && !isBetter {
+        let (p, q) = (aa + damping * scale, bb + damping * scale)
+        let determinant = shifting ? p * q - ab * ab : p
+        let (g0, g1) = found.gradient
+        var (da, ds) =
+          shifting
+          ? ((ab * g1 - q * g0) / determinant, (ab * g0 - p * g1) / determinant)
+          : (-g0 / determinant, 0)
+        // A step uphill (the curvature is not that of a minimum) or a wild one is not taken.
+        if determinant > 0 && p > 0 && Swift.abs(da) + Swift.abs(ds) < 4 {
+          if found.logAlpha + da < floor { (da, ds) = (floor - found.logAlpha, ds) }
+          let point = evaluate(found.logAlpha + da, found.s + ds)
+          if point.loss < found.loss {
+            isBetter = true
+            let isDone = Swift.abs(da) + Swift.abs(ds) < 1e-10
+            found = point
+            damping = isDone ? .infinity : damping / 10
+          }
+        }
+        if !isBetter { damping *= 10 }
       }
     }
     return Curve(
       c: found.c, alpha: Double.exp(found.logAlpha), s: found.s, r2: 1 - found.loss / total)
   }
 
-  /// The least Σ(z − c·f(αx + s))² over c, to first order within each cell, and that c.
-  private func loss(
-    _ alpha: Double, _ s: Double, _ f: (Double) -> (Double, Double)
-  ) -> (loss: Double, c: Double) {
-    var (ff, fz, zz) = (0.0, 0.0, inside)
+  /// The least Σ(z − c·f(αx + s))² over c, to first order within each cell.
+  private func evaluated(_ point: Point, _ f: Function) -> Point {
+    let (alpha, s) = (Double.exp(point.logAlpha), point.s)
+    // Σf², Σf·z, and their derivatives by ln α and by s.
+    var (ff, fz) = (0.0, 0.0)
+    var (ffA, fzA, ffS, fzS) = (0.0, 0.0, 0.0, 0.0)
     for bin in bins {
-      let (value, slope) = f(alpha * bin.x + s)
+      let reach = alpha * bin.x
+      let (value, slope, bend) = f(reach + s)
       let turned = alpha * slope
       ff += bin.count * value * value + turned * turned * bin.sxx
       fz += bin.count * value * bin.z + turned * bin.sxz
-      zz += bin.count * bin.z * bin.z
+      let turnedA = turned + alpha * bend * reach
+      ffA += 2 * (bin.count * value * slope * reach + turned * turnedA * bin.sxx)
+      fzA += bin.count * slope * reach * bin.z + turnedA * bin.sxz
+      ffS += 2 * (bin.count * value * slope + turned * alpha * bend * bin.sxx)
+      fzS += bin.count * slope * bin.z + alpha * bend * bin.sxz
     }
-    guard ff > 0 else { return (zz, 0) }
-    let c = fz / ff
-    return (max(zz - c * fz, 0), c)
+    var point = point
+    guard ff > 0 else { return point }
+    point.c = fz / ff
+    point.loss = max(square - point.c * fz, 0)
+    point.gradient = (
+      point.c * (point.c * ffA - 2 * fzA), point.c * (point.c * ffS - 2 * fzS)
+    )
+    return point
   }
 }

@@ -1,39 +1,33 @@
-import HookedGPT2
 import Tensors
 
 /// Quantiles of several measures over tokens, in memory that does not grow with their number.
 ///
 /// Up to ``capacity`` tokens all values are kept and the quantiles are exact; of more tokens a
-/// uniform sample of that size is kept (reservoir sampling, Vitter 1985, algorithm R), the same
-/// tokens for every measure.
+/// uniform sample of that size is kept (``Reservoir``), the same tokens for every measure.
 struct QuantileSample {
   /// The most tokens that are kept.
   static let capacity = 8192
 
-  /// The tokens that were seen.
-  private(set) var count = 0
-  private var random: SeededGenerator
+  /// Which tokens are kept.
+  private var reservoir: Reservoir
   /// The kept values of each measure.
   private var values: [[Float]]
 
   /// A sample of nothing yet.
   init(measures: Int, seed: UInt64) {
-    random = SeededGenerator(seed: seed)
+    reservoir = Reservoir(capacity: Self.capacity, seed: seed)
     values = Array(repeating: [], count: measures)
   }
 
+  /// The tokens that were seen.
+  var count: Int { reservoir.count }
+
   /// Whether some tokens are not in the sample.
-  var isSampled: Bool { count > Self.capacity }
+  var isSampled: Bool { reservoir.isSampled }
 
   /// Draws which of the next `tokens` tokens are kept, and where.
   mutating func admit(_ tokens: Range<Int>) -> [(token: Int, slot: Int)] {
-    var admitted: [(token: Int, slot: Int)] = []
-    for token in tokens {
-      let slot = count < Self.capacity ? count : Int.random(in: 0...count, using: &random)
-      count += 1
-      if slot < Self.capacity { admitted.append((token, slot)) }
-    }
-    return admitted
+    reservoir.admit(tokens)
   }
 
   /// Puts one measure of the admitted tokens into their slots; `span[start + token]` is a token's.

@@ -1,11 +1,11 @@
 import HookedGPT2
 
-/// Decides which of a stream of items are kept: all of the first `capacity`, then a uniform sample of
+/// Decides which of a stream of tokens are kept: all of the first `capacity`, of more a uniform sample of
 /// that size (reservoir sampling, Vitter 1985, algorithm R).
 struct Reservoir {
-  /// The most items that are kept.
+  /// The most tokens that are kept.
   let capacity: Int
-  /// The items that were seen.
+  /// The tokens that were seen.
   private(set) var count = 0
   private var random: SeededGenerator
 
@@ -15,17 +15,16 @@ struct Reservoir {
     random = SeededGenerator(seed: seed)
   }
 
-  /// Whether some items are not kept.
+  /// Whether some tokens are not kept.
   var isSampled: Bool { count > capacity }
 
-  /// Draws which of the next items are kept, and where; a slot may be given twice, to the later item
-  /// for good.
-  mutating func admit(_ items: Range<Int>) -> [(item: Int, slot: Int)] {
-    var admitted: [(item: Int, slot: Int)] = []
-    for item in items {
+  /// Draws which of the next tokens are kept, and where; of two tokens in one slot the later stays.
+  mutating func admit(_ tokens: Range<Int>) -> [(token: Int, slot: Int)] {
+    var admitted: [(token: Int, slot: Int)] = []
+    for token in tokens {
       let slot = count < capacity ? count : Int.random(in: 0...count, using: &random)
       count += 1
-      if slot < capacity { admitted.append((item, slot)) }
+      if slot < capacity { admitted.append((token, slot)) }
     }
     return admitted
   }

@@ -14,6 +14,8 @@ struct TokenGeometry: Collector {
   private let axes: PromptAxes
   private let formulas: [Formula]
   private let seed: UInt64
+  /// What the weights alone say.
+  private let ellipsoids: (dimensions: [Dimension], variables: [ResultVariable])
   /// Position 0, and the others.
   private var samples: [QuantileSample]
 
@@ -26,6 +28,7 @@ struct TokenGeometry: Collector {
     sites = model.normSites
     self.axes = axes
     self.seed = seed
+    ellipsoids = GainEllipsoid.variables(of: model)
     formulas = NormStatistic.allCases.map { Formula($0, model.config.normalization) }
     samples = (0..<2).map {
       QuantileSample(
@@ -38,8 +41,9 @@ struct TokenGeometry: Collector {
   var tables: [PromptTable] {
     let group = ResultGroup(
       path: "ln_geometry",
-      dimensions: [axes.prompt, Dimension("ln", .labels(sites.map(\.label))), axes.position],
-      variables: axes.tokenCoordinates,
+      dimensions: [axes.prompt, Dimension("ln", .labels(sites.map(\.label))), axes.position]
+        + ellipsoids.dimensions,
+      variables: axes.tokenCoordinates + ellipsoids.variables,
       attributes: [
         "references": .string("arXiv:2305.02582 (projection and scaling), arXiv:2409.12951"),
         "input": .string("x is the residual stream before the norm; z, g, b as in LN(x) = z*g + b"),

@@ -9,9 +9,12 @@ struct GeometryCommand: ParsableCommand {
     discussion: """
       For every norm and token: the stream's mean, deviation and length, its share along the ones \
       vector, and the angles that projection, gain and bias turn it by. The tables show medians over \
-      tokens; position 0, whose stream is often far longer, stands apart. The file holds every token \
-      and is written while the prompts run. Without LayerNorm the gain and the fixed divisor are folded \
-      into the weights, and |z|/√d is the stream's own deviation.
+      tokens; position 0, whose stream is often far longer, stands apart. Then the cloud of all tokens \
+      before and behind each norm, the share of each write that a norm does not see to first order, and \
+      how straight the norm is. With answers in the prompts file: what the final norm's \
+      renormalisation changes of direct effects. The file holds every token and is written while the \
+      prompts run. Without LayerNorm the gain and the fixed divisor are folded into the weights, and \
+      |z|/√d is the stream's own deviation.
       """)
 
   @OptionGroup var model: ModelOptions
