@@ -49,10 +49,11 @@ public struct CorpusGeometry: Collector {
   /// What a reader of the spectra must know before believing them; nil with enough tokens.
   public var warning: String? {
     let count = reservoir.count
-    return count >= 10 * width
-      ? nil
-      : "spectra and ranks of \(count) tokens in \(width) dimensions: ranks are bounded by "
-        + "\(max(count - 1, 0)) and settle only from \(10 * width) tokens on; give more text"
+    if count >= 10 * width { return nil }
+    let bound = count > width ? "" : ", and no rank can exceed \(max(count - 1, 0))"
+    return
+      "\(count) tokens in \(width) dimensions: spectra and ranks settle only from \(10 * width) tokens "
+      + "on\(bound); give more text"
   }
 
   /// Takes the positions from 1 on.
