@@ -77,6 +77,8 @@ let package = Package(
     example("frozen-scale"),
     example("ioi"),
     example("relp-vs-attribution"),
+    example("unselectable-keys"),
+    example("what-layernorm-does"),
 
     .target(
       name: "TestSupport", dependencies: ["NormLens"], path: "Tests/TestSupport",

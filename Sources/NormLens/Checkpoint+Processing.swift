@@ -5,6 +5,10 @@ import Results
 import Tensors
 
 /// How well a step of weight processing has kept the predictions of a short run.
+///
+/// What a step promises of the weights is checked beside it: after centring what is written, the
+/// stream's mean is at most 1e-5 of its norm, and after folding a LayerNorm or centring what reads, no
+/// reader answers to a constant.
 public struct ProcessingCheck: Sendable, Equatable {
   /// The step.
   public var step: String
@@ -62,6 +66,7 @@ extension Checkpoint {
       try step.apply(to: &tensors, config: &result.config)
       let now = try Predictions(tensors, result.config)
       result.processingChecks.append(try now.check(against: last, step: step))
+      try now.checkPromise(of: step, tensors, result.config)
       result.identity.weightProcessing.append(step.rawValue)
       last = now
     }
@@ -118,17 +123,57 @@ private struct Predictions {
   let logits: Tensor
   let logSumExp: [Double]
   let magnitude: Double
+  /// The largest |mean| of a row of the stream, relative to the row's norm.
+  let streamMean: Double
 
   init(_ tensors: [String: Tensor], _ config: GPT2Config) throws {
     let model = GPT2(
       config: config, weights: try GPT2Weights(tensors, config: config),
       identity: GPT2.Identity(name: "check"))
-    logits = try model.run(Checkpoint.referenceTokens(config))
+    let (logits, cache) = try model.runWithCache(
+      Checkpoint.referenceTokens(config),
+      hooks: [.residPre(.all), .residMid(.all), .residPost(.all)])
+    self.logits = logits
+    var streamMean = 0.0
+    for hook in cache.names {
+      let stream = try cache.tensor(hook)
+      for row in 0..<stream.shape[0] {
+        let x = stream.row(row)
+        let norm = max(x.dot(x).squareRoot(), .leastNormalMagnitude)
+        streamMean = max(streamMean, Swift.abs(x.sum / Double(config.dModel)) / norm)
+      }
+    }
+    self.streamMean = streamMean
     guard logits.isFinite else {
       throw ModelError.nonFinite(what: "the logits of the run that checks weight processing")
     }
     logSumExp = rowStatistics(logits, target: nil).map(\.logSumExp)
     magnitude = Double(logits.maximumMagnitude)
+  }
+
+  /// Checks what a step says of the stream and of what reads it.
+  ///
+  /// - Throws: `ModelError.processing` where that does not hold.
+  func checkPromise(
+    of step: WeightProcessing, _ tensors: [String: Tensor], _ config: GPT2Config
+  ) throws {
+    var problem: String?
+    switch step {
+    case .centerWritingWeights:
+      if streamMean > 1e-5 {
+        problem =
+          "the stream has a mean of \(Float(streamMean)) of its norm (expected at most 1e-05)"
+      }
+    case .foldLN where config.normalization == .layerNorm, .foldAffineNorms, .centerReadingWeights:
+      problem = WeightProcessing.readerOfTheMean(tensors, config: config).map {
+        "what reads the stream answers to a constant: \($0)"
+      }
+    case .foldLN, .rmsNorm, .crmsNorm, .isometric, .centerUnembed, .foldValueBiases: break
+    }
+    if let problem {
+      throw ModelError.processing(
+        step: step.rawValue, problem: problem + "; use the model without this step")
+    }
   }
 
   /// Compares two models' predictions.

@@ -62,8 +62,8 @@ public enum HuggingFaceExport {
         let reason =
           model.hasOnesDirection
           ? "its heads are d_model / n_heads wide, not \(model.dHead)"
-          : "it has no norm over \(model.normWidth) of a stream of d_model \(model.dModel); convert "
-            + "the model before 'crmsnorm' or 'isometric'"
+          : "its stream has no d_model of \(model.dModel) with norms over \(model.normWidth); convert the "
+            + "model before 'crmsnorm' or 'isometric'"
         throw ModelSourceError.inexpressible(format: "GPT2LMHeadModel", problem: reason)
       }
       let gain = Form.affineGain(type)

@@ -3,13 +3,13 @@ public import Results
 /// LayerNorm geometry as text: the medians over tokens, a row for each norm, position 0 beside the
 /// others.
 ///
-/// - Parameter groups: the groups of the result; `ln_geometry/summary`, `/corpus`, `/writes`, `/shape` and
-///   `renormalisation` are shown as far as they are there.
+/// - Parameter groups: the groups of the result; `ln_geometry/summary`, `/corpus`, `/writes`, `/shape`,
+///   `renormalisation` and the summaries of keys and queries are shown as far as they are there.
 /// - Returns: the tables; nil where there is nothing to show.
 public func geometryTables(_ groups: [ResultGroup]) -> String? {
   let parts = [
     summaryTables(groups), corpusTable(groups), writeTable(groups), shapeTable(groups),
-    renormalisation(groups),
+    renormalisation(groups), selectabilityTables(groups),
   ].compactMap { $0 }
   return parts.isEmpty ? nil : parts.joined(separator: "\n\n")
 }
@@ -184,7 +184,7 @@ private func shapeTable(_ groups: [ResultGroup]) -> String? {
 }
 
 /// Three significant digits where a person can read them.
-private func significant(_ value: Double) -> String {
+func significant(_ value: Double) -> String {
   if value.isNaN { return "–" }
   let magnitude = Swift.abs(value)
   return fixed(

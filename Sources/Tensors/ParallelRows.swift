@@ -45,6 +45,20 @@ func parallelChunks(_ chunks: Int, _ body: (Int) -> Void) {
   }
 }
 
+/// What `transform` makes of each of `0..<count`, on all threads, in order.
+///
+/// A call from inside `transform` runs serially.
+public func parallelMap<Value: Sendable>(
+  _ count: Int, _ transform: @Sendable (Int) -> Value
+) -> [Value] {
+  [Value](unsafeUninitializedCapacity: count) { values, initialized in
+    if let base = values.baseAddress {
+      parallelChunks(count) { (base + $0).initialize(to: transform($0)) }
+    }
+    initialized = count
+  }
+}
+
 /// Cuts `rows` rows into chunks of about `grain` scalars' work and runs `body` on each range.
 func parallelRows(_ rows: Int, rowWork: Int, grain: Int = 1 << 14, _ body: (Range<Int>) -> Void) {
   let perChunk = Swift.max(1, grain / Swift.max(1, rowWork))

@@ -36,12 +36,14 @@ private struct ParameterCollector: BackwardVisitor {
 
 /// The backward pass against differences of forward passes, and against itself.
 @Suite struct BackwardPassTests {
-  static let names = [
-    "tiny-ln", "tiny-lnfree", "tiny-1x1", "tiny-relu-untied", "tiny-gelu-erf", "rmsnorm",
-  ]
+  static let names =
+    [
+      "tiny-ln", "tiny-lnfree", "tiny-1x1", "tiny-relu-untied", "tiny-gelu-erf", "rmsnorm",
+    ] + CompressedForm.all.map(\.name)
 
   static func load(_ name: String) throws -> GPT2 {
-    name == "rmsnorm" ? try RMSNormTests.checkpoint().model() : try Models.load(name)
+    if let form = CompressedForm.all.first(where: { $0.name == name }) { return try form.load() }
+    return name == "rmsnorm" ? try RMSNormTests.checkpoint().model() : try Models.load(name)
   }
 
   static func prompts(_ model: GPT2) -> [[Int]] {

@@ -49,7 +49,8 @@ import Testing
       }, shape: shape)
   }
 
-  @Test(arguments: Fixtures.checkpoints + ["mini", "mini-lnfree"])
+  @Test(
+    arguments: Fixtures.checkpoints + ["mini", "mini-lnfree"] + CompressedForm.all.map(\.name))
   func everySiteEqualsWholeRuns(_ name: String) throws {
     let model = try load(name)
     let (bases, groups) = try everySite(model)
@@ -62,7 +63,7 @@ import Testing
 
   /// Norms and patterns that stay the base run's, against whole runs that put them in place.
   @Test(
-    arguments: ["tiny-ln", "tiny-lnfree", "mini"],
+    arguments: ["tiny-ln", "tiny-lnfree", "mini"] + CompressedForm.all.map(\.name),
     [[.layerNorm], [.pattern], [.layerNorm, .pattern]] as [Set<FrozenStep>])
   func frozenStepsEqualWholeRuns(_ name: String, frozen: Set<FrozenStep>) throws {
     let model = try load(name)
@@ -73,7 +74,9 @@ import Testing
   }
 
   private func load(_ name: String) throws -> GPT2 {
-    try GPT2.load(name.hasPrefix("mini") ? Fixtures.bundled(name) : Fixtures.checkpoint(name))
+    if let form = CompressedForm.all.first(where: { $0.name == name }) { return try form.load() }
+    return try GPT2.load(
+      name.hasPrefix("mini") ? Fixtures.bundled(name) : Fixtures.checkpoint(name))
   }
 
   /// Two prompts, and of each zeros, means, other values and a closure at every site, layer, some

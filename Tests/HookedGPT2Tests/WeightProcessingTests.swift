@@ -7,7 +7,9 @@ import Testing
 /// step would change them.
 @Suite struct WeightProcessingTests {
   static let free = ["tiny-lnfree", "tiny-apollo"]
-  static let everything = WeightProcessing.allCases.filter { $0 != .foldAffineNorms }
+  static let choices = WeightProcessing.allCases.filter { $0 != .foldAffineNorms }
+  /// All steps that go together: a stream is compressed once.
+  static let everything = choices.filter { $0 != .crmsNorm }
 
   private func process(_ name: String, _ steps: [WeightProcessing]) throws -> Checkpoint {
     try Checkpoint.open(Fixtures.checkpoint(name), processing: steps)
@@ -53,11 +55,16 @@ import Testing
 
   /// Whether a list of steps is exact on a checkpoint, by the conditions as they are documented.
   private func isLegal(_ steps: [WeightProcessing], free: Bool) -> Bool {
+    let compressing = steps.filter { [.crmsNorm, .isometric].contains($0) }
+    if compressing.count > 1 { return false }
+    if !compressing.isEmpty && !steps.contains(.centerWritingWeights) { return false }
     if free {
       let bundle = WeightProcessing.transformerLens.allSatisfy(steps.contains)
-      return !steps.contains(.rmsNorm) && (bundle || !steps.contains(.foldLN))
+      return !steps.contains(.rmsNorm) && !steps.contains(.crmsNorm)
+        && (bundle || !steps.contains(.foldLN))
     }
     return (!steps.contains(.centerReadingWeights) || steps.contains(.foldLN))
+      && (compressing.isEmpty || steps.contains(.foldLN))
       && (!steps.contains(.rmsNorm) || steps.contains(.centerWritingWeights))
   }
 
@@ -74,10 +81,8 @@ import Testing
       relative: ProcessingCheck.probabilityLimit(magnitude: expected.magnitude))
     let reference = logSoftmax(expected)
     var refused = 0
-    for choice in 0..<1 << Self.everything.count {
-      let steps = Self.everything.indices.filter { choice >> $0 & 1 == 1 }.map {
-        Self.everything[$0]
-      }
+    for choice in 0..<1 << Self.choices.count {
+      let steps = Self.choices.indices.filter { choice >> $0 & 1 == 1 }.map { Self.choices[$0] }
       guard isLegal(steps, free: Self.free.contains(name)) else {
         refused += 1
         #expect(throws: ModelError.self, "\(steps)") { try process(name, steps) }
@@ -278,7 +283,7 @@ import Testing
   func bundledModels(_ name: String) throws {
     let steps =
       name == "mini-lnfree"
-      ? WeightProcessing.transformerLens + [.centerReadingWeights] : Self.everything
+      ? WeightProcessing.transformerLens + [.centerReadingWeights, .isometric] : Self.everything
     let checkpoint = try Checkpoint.open(Fixtures.bundled(name), processing: steps)
     let largest = checkpoint.processingChecks.reduce((0.0, 0.0)) {
       (max($0.0, $1.logits), max($0.1, $1.probabilities))
@@ -353,6 +358,17 @@ import Testing
     expect("tiny-lnfree", [.foldLN], "'fold_ln'", "no norm")
     expect("tiny-lnfree", [.rmsNorm], "'rmsnorm'", "LayerNorm")
     expect("tiny-lnfree", WeightProcessing.transformerLens + [.rmsNorm], "'rmsnorm'")
+    for form in [WeightProcessing.crmsNorm, .isometric] {
+      let name = "'\(form.rawValue)'"
+      expect("tiny-ln", [form], name, "h.0.ln_1", "add fold_ln, center_writing_weights")
+      expect("tiny-ln", [.foldLN, form], name, "wte.weight", "add center_writing_weights")
+      expect("tiny-ln", [.centerWritingWeights, form], name, "add fold_ln")
+    }
+    expect("tiny-lnfree", [.isometric], "'isometric'", "add center_writing_weights")
+    expect("tiny-lnfree", [.centerWritingWeights, .crmsNorm], "'crmsnorm'", "no norm", "isometric")
+    expect(
+      "tiny-ln", [.foldLN, .centerWritingWeights, .crmsNorm, .isometric], "'isometric'",
+      "23 of 24", "leave the step out")
     #expect(throws: ModelError.self) { try WeightProcessing.parse("fold_affine_norms") }
     #expect(throws: ModelError.self) { try WeightProcessing.parse("fold_ln,") }
     #expect(throws: ModelError.self) { try WeightProcessing.parse("Fold_LN") }

@@ -64,28 +64,37 @@ import Testing
 
   // MARK: norms
 
-  @Test(arguments: [1, 2, 5, 16, 100, 769], [RowNormalization.layerNorm, .rmsNorm])
+  @Test(arguments: [1, 2, 5, 16, 100, 769], [RowNormalization.layerNorm, .rmsNorm, .crmsNorm])
   func normGradients(d: Int, norm: RowNormalization) {
+    normGradients(d: d, norm: norm, width: nil)
+    if norm != .layerNorm { normGradients(d: d, norm: norm, width: d + 1) }
+  }
+
+  private func normGradients(d: Int, norm: RowNormalization, width: Int?) {
     let rows = 3
     let (x, g) = (numbers([rows, d], seed: 1), numbers([rows, d], seed: 2))
     let gain = numbers([d], seed: 3)
     let epsilon: Float = 1e-3
     for fixedScale in [false, true] {
       let found = norm.gradient(
-        g, at: x, epsilon: epsilon, gain: gain, fixedScale: fixedScale, keepingNormalized: true)
+        g, at: x, width: width, epsilon: epsilon, gain: gain, fixedScale: fixedScale,
+        keepingNormalized: true)
       var input: [Double] = []
       var scales: [Double] = []
       for row in 0..<rows {
         let values = (0..<d).map { Double(x[row, $0]) }
         let mean = norm == .layerNorm ? values.reduce(0, +) / Double(d) : 0
         let centred = values.map { $0 - mean }
-        let scale =
-          (centred.reduce(0) { $0 + $1 * $1 } / Double(d) + Double(epsilon)).squareRoot()
+        let count = Double(width ?? d)
+        // The number that CRMSNorm leaves out, and whose derivative by every other is -1.
+        let rest = norm == .crmsNorm ? -values.reduce(0, +) : 0
+        let squares = centred.reduce(rest * rest) { $0 + $1 * $1 }
+        let scale = (squares / count + Double(epsilon)).squareRoot()
         let ghat = (0..<d).map { Double(g[row, $0]) * Double(gain[$0]) }
         let inner = (0..<d).reduce(0) { $0 + ghat[$1] * centred[$1] / scale }
         let average = norm == .layerNorm ? ghat.reduce(0, +) / Double(d) : 0
         for i in 0..<d {
-          let along = fixedScale ? 0 : centred[i] / scale * inner / Double(d)
+          let along = fixedScale ? 0 : (centred[i] - rest) / scale * inner / count
           input.append((ghat[i] - average - along) / scale)
         }
         scales.append(fixedScale ? 0 : -inner / scale)

@@ -51,4 +51,60 @@ import Testing
     #expect(slice.scalars == values.suffix(columns).map { Float($0 - 1) })
     #expect(W.scalars == values.map { Float($0) })
   }
+
+  /// Coordinates in a basis of the vectors of sum zero, against the bases as matrices.
+  @Test(arguments: [2, 3, 24, 193], [ZeroSumBasis.helmert, .dropLast])
+  func coordinates(d: Int, basis: ZeroSumBasis) {
+    var random = SeededGenerator(seed: 9)
+    let x = Tensor(
+      (0..<5 * d).map { _ in Float.random(in: -2..<2, using: &random) }, shape: [5, d])
+    // write[i][k] gives coordinates of what is centred, read[i][k] those of what reads it.
+    var (write, read) = ([[Double]](), [[Double]]())
+    for i in 0..<d {
+      write.append([])
+      read.append([])
+      for k in 1..<d {
+        switch basis {
+        case .helmert:
+          let numerator: Double = i < k ? 1 : i == k ? -Double(k) : 0
+          let value = numerator / Double(k * (k + 1)).squareRoot()
+          write[i].append(value)
+          read[i].append(value)
+        case .dropLast:
+          let own: Double = i == k - 1 ? 1 : 0
+          write[i].append(own - 1 / Double(d))
+          read[i].append(i == d - 1 ? -1 : own)
+        }
+      }
+    }
+    func product(_ matrix: [[Double]]) -> [Double] {
+      var result: [Double] = []
+      for row in 0..<5 {
+        for k in 0..<d - 1 {
+          var sum = 0.0
+          for i in 0..<d { sum += Double(x[row, i]) * matrix[i][k] }
+          result.append(sum)
+        }
+      }
+      return result
+    }
+    func difference(_ found: Tensor, _ expected: [Double]) -> Double {
+      zip(found.scalars, expected).map { abs(Double($0) - $1) }.max() ?? .infinity
+    }
+    let (written, reading) = (x.coordinates(in: basis), x.readingCoordinates(in: basis))
+    #expect(written.shape == [5, d - 1] && reading.shape == [5, d - 1])
+    #expect(difference(written, product(write)) < 1e-6)
+    #expect(difference(reading, product(read)) < 1e-6)
+    let columns = Tensor((0..<d).flatMap { i in (0..<5).map { x[$0, i] } }, shape: [d, 5])
+    let found = columns.columnsReadingCoordinates(in: basis)
+    #expect(found.shape == [d - 1, 5])
+    for row in 0..<5 {
+      for k in 0..<d - 1 { #expect(abs(found[k, row] - reading[row, k]) < 1e-6) }
+    }
+    // What reads the coordinates gives what it gave of the centred vector, and Helmert's are an isometry.
+    let (a, b) = (x.centeringRows().row(0), x.centeringRows().row(1))
+    let (u, v) = (written.row(0), written.row(1))
+    #expect(abs(u.dot(x.readingCoordinates(in: basis).row(1)) - a.dot(x.row(1))) < 1e-4)
+    if basis == .helmert { #expect(abs(u.dot(v) - a.dot(b)) < 1e-4) }
+  }
 }

@@ -201,6 +201,12 @@ import Testing
 
   @Test(arguments: [1, 2, 15, 16, 17, 48, 100, 768, 1023])
   func rmsNorm(d: Int) {
+    for (width, rest) in [(d, false), (d + 1, false), (d + 1, true)] {
+      rmsNorm(d: d, width: width, rest: rest)
+    }
+  }
+
+  private func rmsNorm(d: Int, width: Int, rest: Bool) {
     let rows = 4
     let eps: Float = 1e-5
     var x = Self.numbers(rows * d, seed: 5)
@@ -211,7 +217,8 @@ import Testing
     var expected: (y: [Double], plain: [Double], scale: [Double]) = ([], [], [])
     for r in 0..<rows {
       let row = x[r * d..<(r + 1) * d].map(Double.init)
-      let square = row.reduce(0) { $0 + $1 * $1 } / Double(d)
+      let sum = rest ? row.reduce(0, +) : 0
+      let square = row.reduce(sum * sum) { $0 + $1 * $1 } / Double(width)
       expected.scale.append((square + Double(eps)).squareRoot())
       for i in 0..<d {
         expected.plain.append(row[i] / expected.scale[r])
@@ -221,16 +228,18 @@ import Testing
     var y = [Float](repeating: 0, count: rows * d)
     var scale = [Float](repeating: 0, count: rows)
     var normalized = y
-    nl_rms_norm(rows, d, d, 0, x, eps, gain, bias, &y, &scale, &normalized)
+    nl_rms_norm(rows, d, width, rest ? 1 : 0, x, eps, gain, bias, &y, &scale, &normalized)
     let tolerance: (Int) -> Double = { 1 + abs(expected.plain[$0]) }
     let largest = (
       Self.difference(y, expected.y, scale: tolerance),
       Self.difference(normalized, expected.plain, scale: tolerance),
       Self.difference(scale, expected.scale) { expected.scale[$0] }
     )
-    print("RMS norm d \(d): y \(largest.0) normalized \(largest.1) scale \(largest.2)")
+    print(
+      "RMS norm d \(d), width \(width), rest \(rest): y \(largest.0) normalized \(largest.1) scale \(largest.2)"
+    )
     #expect(largest.0 < 1e-6 && largest.1 < 1e-6 && largest.2 < 1e-6)
-    nl_rms_norm(rows, d, d, 0, x, eps, nil, nil, &x, nil, nil)
+    nl_rms_norm(rows, d, width, rest ? 1 : 0, x, eps, nil, nil, &x, nil, nil)
     #expect(x == normalized)
   }
 

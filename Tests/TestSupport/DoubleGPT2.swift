@@ -145,7 +145,7 @@ public struct DoubleGPT2 {
   /// The engine's model, its weights as they are in float32.
   public init(_ model: GPT2) {
     config = model.config
-    let d = model.config.dModel
+    let a = model.config.dAttn
     nonlinearity =
       switch model.config.activation {
       case .geluNew: .geluNew
@@ -159,10 +159,10 @@ public struct DoubleGPT2 {
     blocks = model.weights.blocks.map { block in
       let (W, b) = (DoubleMatrix(block.W_QKV), vector(block.b_QKV))
       return Block(
-        ln1: norm(block.ln1), ln2: norm(block.ln2), W_Q: W.columns(0..<d),
-        W_K: W.columns(d..<2 * d), W_V: W.columns(2 * d..<3 * d), W_O: DoubleMatrix(block.W_O),
-        W_in: DoubleMatrix(block.W_in), W_out: DoubleMatrix(block.W_out), b_Q: Array(b[..<d]),
-        b_K: Array(b[d..<2 * d]), b_V: Array(b[(2 * d)...]), b_O: vector(block.b_O),
+        ln1: norm(block.ln1), ln2: norm(block.ln2), W_Q: W.columns(0..<a),
+        W_K: W.columns(a..<2 * a), W_V: W.columns(2 * a..<3 * a), W_O: DoubleMatrix(block.W_O),
+        W_in: DoubleMatrix(block.W_in), W_out: DoubleMatrix(block.W_out), b_Q: Array(b[..<a]),
+        b_K: Array(b[a..<2 * a]), b_V: Array(b[(2 * a)...]), b_O: vector(block.b_O),
         b_in: vector(block.b_in), b_out: vector(block.b_out))
     }
     lnFinal = norm(model.weights.lnFinal)
@@ -321,7 +321,7 @@ public struct DoubleGPT2 {
   }
 
   private func centered(_ x: DoubleMatrix) -> DoubleMatrix {
-    if config.normalization == .rmsNorm { return x }
+    if isUncentered { return x }
     return DoubleMatrix(
       x.rows, x.columns,
       (0..<x.rows).flatMap { row -> [Double] in
@@ -331,6 +331,11 @@ public struct DoubleGPT2 {
       })
   }
 
+  /// Whether norms leave the mean of the coordinates where it is.
+  private var isUncentered: Bool {
+    [.rmsNorm, .crmsNorm].contains(config.normalization) || !config.hasOnesDirection
+  }
+
   /// What each row is divided by, `[pos, 1]`.
   private func scale(_ x: DoubleMatrix) -> DoubleMatrix {
     if config.normalization == .none { return DoubleMatrix(x.rows, 1, repeating: 1) }
@@ -338,8 +343,12 @@ public struct DoubleGPT2 {
     return DoubleMatrix(
       x.rows, 1,
       (0..<x.rows).map { row in
-        let squares = centered.row(row).reduce(0) { $0 + $1 * $1 }
-        return (squares / Double(x.columns) + config.layerNormEpsilon).squareRoot()
+        let values = centered.row(row)
+        var squares = values.reduce(0) { $0 + $1 * $1 }
+        // The coordinate that was left out.
+        let rest = -values.reduce(0, +)
+        if config.normalization == .crmsNorm { squares += rest * rest }
+        return (squares / Double(config.normWidth) + config.layerNormEpsilon).squareRoot()
       })
   }
 
@@ -545,9 +554,12 @@ public struct DoubleGPT2 {
         continue
       }
       if !rules.ln { atScale[row, 0] = -along / s }
-      let mean = config.normalization == .rmsNorm ? 0 : g.reduce(0, +) / Double(d)
+      let mean = isUncentered ? 0 : g.reduce(0, +) / Double(d)
+      // The derivative of the coordinate that was left out is -1 by every other.
+      let rest = config.normalization == .crmsNorm ? -hat.reduce(0, +) : 0
       for i in 0..<d {
-        x[row, i] = (g[i] - mean - (rules.ln ? 0 : hat[i] * along / Double(d))) / s
+        let byScale = rules.ln ? 0 : (hat[i] - rest) * along / Double(config.normWidth)
+        x[row, i] = (g[i] - mean - byScale) / s
       }
     }
     found.values["\(path).hook_scale"] = atScale

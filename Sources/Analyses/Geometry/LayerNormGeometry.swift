@@ -29,8 +29,16 @@ public struct LayerNormGeometry: Sendable {
   /// The tokens whose way through the norms is kept as vectors (group `ln_geometry/steps`).
   public var steps: [NormStep]
 
+  /// What is asked of the keys and queries of each head; nothing if nil (groups `selectability`,
+  /// `query_alignment`).
+  public var selectability: Selectability.Settings?
+
   /// The analysis with its defaults.
-  public init(batchSize: Int = 8, seed: UInt64 = 0, steps: [NormStep] = []) {
+  public init(
+    batchSize: Int = 8, seed: UInt64 = 0, steps: [NormStep] = [],
+    selectability: Selectability.Settings? = nil
+  ) {
+    self.selectability = selectability
     self.steps = steps
     self.batchSize = batchSize
     self.seed = seed
@@ -48,16 +56,7 @@ public struct LayerNormGeometry: Sendable {
     public let title: String
 
     fileprivate init(_ geometry: LayerNormGeometry, _ model: GPT2, _ prompts: [Prompt]) throws {
-      if !model.config.hasOnesDirection {
-        let done = model.identity.weightProcessing.filter {
-          ["crmsnorm", "isometric"].contains($0)
-        }
-        throw AnalysisError.unsuitable(
-          analysis: "geometry",
-          problem: "the stream of this model (\(done.joined(separator: ", "))) has "
-            + "\(model.config.dModel) coordinates, expected \(model.config.normWidth), the ones "
-            + "direction among them; measure the model before that processing")
-      }
+      try model.requireOnesDirection(for: "geometry")
       let axes = try PromptAxes(prompts, model: model, analysis: "geometry")
       self.model = model
       self.prompts = prompts
@@ -70,6 +69,10 @@ public struct LayerNormGeometry: Sendable {
       ]
       if !geometry.steps.isEmpty {
         collectors.append(try NormSteps(model, axes, geometry.steps))
+      }
+      if let selectability = geometry.selectability {
+        collectors.append(try Selectability(model, prompts, selectability))
+        collectors.append(try QueryAlignment(model, prompts))
       }
       tables = collectors.flatMap(\.tables)
       title = "LayerNorm geometry of \(model.identity.name)"
@@ -124,5 +127,20 @@ public struct LayerNormGeometry: Sendable {
     let findings = try pass.run(into: memory, progress: progress)
     return ResultSet(
       title: pass.title, groups: memory.result + findings, provenance: Provenance(model: model))
+  }
+}
+
+extension GPT2 {
+  /// Refuses a model whose stream has lost the ones direction.
+  ///
+  /// - Throws: `AnalysisError.unsuitable`.
+  func requireOnesDirection(for analysis: String) throws {
+    if config.hasOnesDirection { return }
+    let done = identity.weightProcessing.filter { ["crmsnorm", "isometric"].contains($0) }
+    throw AnalysisError.unsuitable(
+      analysis: analysis,
+      problem: "the stream of this model (\(done.joined(separator: ", "))) has "
+        + "\(config.dModel) coordinates, expected \(config.normWidth), the ones direction among "
+        + "them; measure the model before that processing")
   }
 }

@@ -28,6 +28,7 @@ struct DemoCommand: ParsableCommand {
     written += try lens(models)
     written += try patching(models)
     written += try estimates(models)
+    written += try geometry(models)
     section("The files")
     Terminal.print(written.joined(separator: "\n"))
     Terminal.print(
@@ -263,6 +264,62 @@ struct DemoCommand: ParsableCommand {
       "\(Self.example)", corrupted: "\(corrupted)".
       \(cells) cells patched one by one, and estimated from one backward pass: by the gradient (attribution),
       by the rules of RelP (relevance). Pearson's r over the cells; sum of |error| in shares of the whole effect.
+
+      \(table.text)
+      """)
+    return files
+  }
+
+  // MARK: LayerNorm geometry
+
+  /// What each norm does to the stream, and what is left of it where norms were removed.
+  private func geometry(_ models: [GPT2]) throws -> [String] {
+    section("5. LayerNorm geometry: what does a norm do to the stream?")
+    var files: [String] = []
+    var columns: [[[String]]] = []
+    var count = 0
+    for model in models {
+      let prompts = try indirectObject(model)
+      count = prompts.count
+      var result = try LayerNormGeometry().run(model, prompts)
+      result.provenance = result.provenance.merging(runProvenance(prependBOS: true, seed: 0))
+      let path = "\(output)/geometry-\(model.identity.name).h5"
+      try ResultFile.write(result, to: path)
+      files.append("\(path)  LayerNorm geometry of \(count) prompts")
+
+      // Of position 0 and of the others, at each norm the quantiles p05, p50, p95 over tokens.
+      func quantiles(_ name: String, first: Bool, norm: Int) -> ArraySlice<Double> {
+        let values = result[group: "ln_geometry/summary", variable: name]?.values.doubles ?? []
+        let place = 3 * ((first ? 0 : 1) * model.normSites.count + norm)
+        return values.dropFirst(place).prefix(3)
+      }
+      columns.append(
+        model.normSites.indices.map { norm in
+          let std = Array(quantiles("std", first: false, norm: norm))
+          let first = Array(quantiles("std", first: true, norm: norm))
+          let angle = Array(quantiles("angle_projection", first: false, norm: norm))
+          return [
+            std.count == 3 ? "\(fixed(std[0], 2))–\(fixed(std[2], 2))" : "–",
+            first.count == 3 ? fixed(first[1], 2) : "–",
+            angle.count == 3 ? fixed(angle[1], 1) : "–",
+          ]
+        })
+    }
+    var table = TextTable(
+      [("norm", .left)]
+        + models.flatMap { model in
+          ["std", "at 0", "angle"].map {
+            ("\(model.identity.name): \($0)", TextTable.Alignment.right)
+          }
+        })
+    for (norm, site) in (models.first?.normSites ?? []).enumerated() {
+      table.add([site.label] + columns.flatMap { $0[norm] })
+    }
+    Terminal.print(
+      """
+      The stream before each norm in the \(count) prompts of part 1: its standard deviation, by which LayerNorm
+      divides (5th to 95th percentile of tokens at positions ≥ 1, median at position 0), and the angle in
+      degrees by which taking the mean away turns it (median). Without LayerNorm only that turn is left.
 
       \(table.text)
       """)

@@ -19,6 +19,7 @@ struct GeometryCommand: ParsableCommand {
 
   @OptionGroup var model: ModelOptions
   @OptionGroup var prompts: PromptOptions
+  @OptionGroup var selectability: SelectabilityOptions
   @OptionGroup var memory: MemoryOptions
   @OptionGroup var output: OutputOptions
   @Option(
@@ -28,7 +29,8 @@ struct GeometryCommand: ParsableCommand {
         + "comma-separated; prompts count from 0, negative positions from the end.",
       valueName: "list"))
   var steps: String?
-  @Option(help: "Seed of the sample of tokens where there are too many to keep.")
+  @Option(
+    help: "Seed of the samples: tokens where there are too many to keep, keys of --selectability.")
   var seed: UInt64 = 0
 
   func validate() throws {
@@ -44,10 +46,12 @@ struct GeometryCommand: ParsableCommand {
     let longest = prompts.map(\.tokens.count).max() ?? 1
     let config = model.config
     // The recorded streams, and what a forward pass has at once.
-    let bytes = 4 * longest * ((4 * config.nLayers + 12) * config.dModel + 2 * config.dMLP)
+    let keys = try selectability.settings(seed: seed)
+    let streams = (keys == nil ? 4 : 7) * config.nLayers + 12
+    let bytes = 4 * longest * (streams * config.dModel + 2 * config.dMLP)
     let geometry = LayerNormGeometry(
       batchSize: try memory.batch(min(prompts.count, 8), each: bytes, quiet: output.quiet),
-      seed: seed, steps: try chosenSteps())
+      seed: seed, steps: try chosenSteps(), selectability: keys)
     var pass = try geometry.pass(model, prompts)
     let provenance = Provenance(model: model).merging(
       runProvenance(prependBOS: self.prompts.provenanceBOS(model), seed: seed))

@@ -82,10 +82,16 @@ private struct ModelCard {
       ("d_head", config.dHead), ("d_mlp", config.dMLP), ("n_ctx", config.nCtx),
       ("d_vocab", config.dVocab),
     ].map(Self.number)
+    let width: Fact = (
+      "norm_width",
+      config.hasOnesDirection
+        ? "" : "\(config.normWidth): the stream has lost the direction of its mean",
+      .integer(config.normWidth)
+    )
     let arithmetic = [
       Self.text("activation", config.activation.rawValue),
       Self.text("normalization", config.normalization.rawValue),
-      Self.text("normalization_found", Self.reason(checkpoint)),
+      Self.text("normalization_found", Self.reason(checkpoint)), width,
       Self.flag("scale_attn_weights", config.scaleAttnWeights),
       Self.flag("scale_attn_by_inverse_layer_idx", config.scaleAttnByInverseLayerIdx),
       Self.text("unembedding", Self.unembedding(model)),
@@ -105,17 +111,14 @@ private struct ModelCard {
 
   private static func reason(_ checkpoint: Checkpoint) -> String {
     let config = checkpoint.config
-    let width =
-      config.hasOnesDirection
-      ? "" : ", squares divided by \(config.normWidth); the stream has lost one direction"
     switch config.normalization {
     case .layerNorm: return "LayerNorm with epsilon \(config.layerNormEpsilon)"
-    case .rmsNorm: return "RMSNorm with epsilon \(config.layerNormEpsilon)" + width
-    case .crmsNorm: return "CRMSNorm with epsilon \(config.layerNormEpsilon)" + width
+    case .rmsNorm: return "RMSNorm with epsilon \(config.layerNormEpsilon)"
+    case .crmsNorm: return "CRMSNorm with epsilon \(config.layerNormEpsilon)"
     case .none:
       return checkpoint.identity.weightProcessing.contains("fold_affine_norms")
         ? "none: the checkpoint's epsilon \(config.layerNormEpsilon) means that its LayerNorms were "
-          + "removed; the fixed affine maps were folded into the weights" + width : "none" + width
+          + "removed; the fixed affine maps were folded into the weights" : "none"
     }
   }
 
