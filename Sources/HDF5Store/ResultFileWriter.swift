@@ -131,6 +131,7 @@ public final class ResultFileWriter: @unchecked Sendable {
   /// The file that is being written, as it was given.
   public let path: String
   private let output: AtomicFile
+  private let title: String
   private let provenance: Provenance
   private var declared: [Group]
   private var root: HDF5Object?
@@ -145,12 +146,13 @@ public final class ResultFileWriter: @unchecked Sendable {
   ) throws(HDF5Error) {
     try ResultRules.check(groups, provenance, path)
     self.path = path
+    self.title = title
     self.provenance = provenance
     declared = groups
     self.output = try AtomicFile(path: path)
     try HDF5Library.locked { () throws(HDF5Error) in
       do throws(HDF5Error) {
-        try create(title, provenance, groups)
+        try create(groups)
       } catch {
         abandon()
         throw error
@@ -175,8 +177,6 @@ public final class ResultFileWriter: @unchecked Sendable {
         guard let root else {
           throw HDF5Error.ioFailed(path: path, object: "groups", reason: "the file is finished")
         }
-        try root.removeAttribute("groups")
-        try root.setAttributes(["groups": .strings(declared.map(\.path))], style: .variableLength)
         try create(groups, in: root)
       } catch {
         abandon()
@@ -257,6 +257,7 @@ public final class ResultFileWriter: @unchecked Sendable {
     try HDF5Library.locked { () throws(HDF5Error) in
       guard let root else { return }
       do throws(HDF5Error) {
+        try describe(root)
         (targets, made) = ([:], [:])
         try root.closeFile()
         self.root = nil
@@ -283,22 +284,24 @@ public final class ResultFileWriter: @unchecked Sendable {
 
   // MARK: Declarations
 
-  private func create(
-    _ title: String, _ provenance: Provenance, _ groups: [Group]
-  ) throws(HDF5Error) {
+  private func create(_ groups: [Group]) throws(HDF5Error) {
     // The oldest format that keeps creation order, so that every reader opens it.
     let root = try HDF5Object.create(
       output.temporary, for: path, lowest: H5F_LIBVER_EARLIEST, alignment: 1)
     self.root = root
+    try create(groups, in: root)
+  }
+
+  /// The attributes of the file itself, once all groups are known.
+  private func describe(_ root: HDF5Object) throws(HDF5Error) {
     try root.setAttributes(
       [
         "Conventions": .string("CF-1.11"), "title": .string(title),
         "format": .string(FileFormat.result.rawValue),
         "format_version": .integer(FileFormat.result.version),
-        "groups": .strings(groups.map(\.path)),
+        "groups": .strings(declared.map(\.path)),
       ], style: .variableLength)
     try root.setAttributes(provenance.facts, style: .variableLength)
-    try create(groups, in: root)
   }
 
   private func create(_ groups: [Group], in root: HDF5Object) throws(HDF5Error) {
