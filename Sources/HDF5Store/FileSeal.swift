@@ -19,11 +19,19 @@ enum FileSeal {
   static let limit = 1 << 30
   private static let magic = Array("NLSEAL01".utf8)
 
+  /// What is read at once.
+  private static let pieceBytes = 32 << 20
+
   /// Seals the file that has just been written and closed.
   static func put(on output: AtomicFile) throws(HDF5Error) {
-    let file = try MappedFile(path: output.temporary)
-    guard file.bytes.count <= limit else { return }
-    try output.append(file.withBytes { seal(of: $0) })
+    let descriptor = try MappedFile.openForReading(output.temporary)
+    defer { close(descriptor) }
+    var status = stat()
+    guard fstat(descriptor, &status) == 0 else {
+      throw .unreadable(path: output.temporary, reason: systemReason())
+    }
+    guard Int(status.st_size) <= limit else { return }
+    try output.append(seal(of: Int(status.st_size), output.temporary, descriptor))
   }
 
   /// Whether the file behind `descriptor` is sealed; fails if it is and has changed since.
@@ -37,9 +45,7 @@ enum FileSeal {
     guard end > 0, end <= limit, pread(descriptor, &found, byteCount, off_t(end)) == byteCount,
       found.starts(with: magic)
     else { return false }
-    let file = try MappedFile(path: path, descriptor: descriptor)
-    let expected = file.withBytes { seal(of: UnsafeRawBufferPointer(rebasing: $0.prefix(end))) }
-    guard found == expected else {
+    guard try found == seal(of: end, path, descriptor) else {
       throw .damaged(
         path: path, object: "file", expected: "the checksum that was stored with it",
         found: "another")
@@ -47,11 +53,28 @@ enum FileSeal {
     return true
   }
 
-  private static func seal(of bytes: UnsafeRawBufferPointer) -> [UInt8] {
-    let sum = ParallelChecksums.crc32c(of: [bytes])[0]
+  /// The seal of a file's first `count` bytes, read piece by piece: memory does not grow with the file.
+  private static func seal(
+    of count: Int, _ path: String, _ descriptor: Int32
+  ) throws(HDF5Error) -> [UInt8] {
+    var piece = [UInt8](repeating: 0, count: min(count, pieceBytes))
+    var (sum, done): (UInt32, Int) = (0, 0)
+    while done < count {
+      let found = pread(descriptor, &piece, min(piece.count, count - done), off_t(done))
+      guard found > 0 else {
+        if found < 0 && errno == EINTR { continue }
+        let reason = found < 0 ? systemReason() : "ends at byte \(done) of \(count)"
+        throw .unreadable(path: path, reason: reason)
+      }
+      let part = piece.withUnsafeBytes {
+        ParallelChecksums.crc32c(of: [UnsafeRawBufferPointer(rebasing: $0.prefix(found))])[0]
+      }
+      sum = Crc32cShift(bytes: found).combine(sum, part)
+      done += found
+    }
     var seal = magic
     withUnsafeBytes(of: sum.littleEndian) { seal.append(contentsOf: $0) }
-    withUnsafeBytes(of: UInt64(bytes.count).littleEndian) { seal.append(contentsOf: $0) }
+    withUnsafeBytes(of: UInt64(count).littleEndian) { seal.append(contentsOf: $0) }
     return seal
   }
 }
