@@ -16,8 +16,8 @@ FIXTURES = Path(__file__).resolve().parent.parent / "Fixtures" / "golden"
 def differences(made, committed, tolerance, attributes=None):
     """How two files differ, in words.
 
-    Weights byte by byte, JSON by content, HDF5 by its names and numbers: within `tolerance` of each and
-    of the array's largest (1 where that is less). Attributes of HDF5 objects count below `attributes`.
+    Weights byte by byte, JSON by content, HDF5 by its names and numbers: within `tolerance` of the
+    array's largest. Attributes of HDF5 objects count below `attributes`.
     """
     if made.suffix == ".json":
         return [] if json.loads(made.read_text()) == json.loads(committed.read_text()) else ["differs"]
@@ -36,7 +36,7 @@ def differences(made, committed, tolerance, attributes=None):
                     same = np.array_equal(x, y)
                 else:
                     largest = np.abs(y[np.isfinite(y)]).max(initial=0) if np.ndim(y) else abs(y)
-                    atol = tolerance * max(largest, 1)
+                    atol = tolerance * largest + 1e-12
                     same = np.shape(x) == np.shape(y) and np.allclose(x, y, rtol=0, atol=atol, equal_nan=True)
                 if not same:
                     found.append(f"{name} differs")

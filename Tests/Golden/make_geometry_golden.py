@@ -30,16 +30,14 @@ away.  In an LN-free model z = x - mean x with scale 1, gain 1 and bias 0: its g
 divisor are folded into the weights.
 """
 
-import argparse
 import math
-import sys
-import tempfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
-from make_golden import CHECKPOINTS, FIXTURES, attributes, direct_logit_attribution
+from golden_files import FIXTURES, parser, write_or_check
+from make_golden import attributes, direct_logit_attribution
 from make_processing_golden import RMS_CHECKPOINT, rmsnorm
 from reference_gpt2 import Config, ReferenceGPT2
 
@@ -505,49 +503,17 @@ def write_golden(name, path):
     print(f"{name}: {rest} tokens, {path.stat().st_size / 1000:.0f} kB")
 
 
-def compare(made, committed):
-    """Exits with a message unless both folders hold the same names and (to rounding) numbers."""
-    problems = []
+def make(root):
     for name in NAMES:
-        with h5py.File(geometry_file(made, name)) as new, h5py.File(geometry_file(committed, name)) as old:
-            names = {"new": set(), "old": set()}
-            new.visit(names["new"].add)
-            old.visit(names["old"].add)
-            problems += [f"{name}: {path} is only in one" for path in sorted(names["new"] ^ names["old"])]
-            for path in names["new"] & names["old"]:
-                if not isinstance(new[path], h5py.Dataset):
-                    continue
-                values = old[path][()]
-                scale = np.abs(values[np.isfinite(values)]).max(initial=0) if values.ndim else abs(values)
-                if values.shape != new[path].shape or not np.allclose(
-                    new[path][()], values, rtol=0, atol=2e-7 * scale + 1e-12, equal_nan=True
-                ):
-                    problems.append(f"{name}: {path} differs")
-    if problems:
-        sys.exit("\n".join(problems))
-    print("the committed files hold the same numbers")
+        write_golden(name, geometry_file(root, name))
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Write the golden values of LayerNorm geometry.")
-    parser.add_argument("--out", type=Path, default=FIXTURES, help="folder (default: %(default)s)")
-    parser.add_argument("--check", action="store_true", help="write nothing; compare with the folder")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)  # one order of summation
+    arguments = parser("Write the golden values of LayerNorm geometry.").parse_args()
     check_sheet()
     check_two_nn()
-
-    def make(root):
-        for name in NAMES:
-            write_golden(name, geometry_file(root, name))
-
-    if arguments.check:
-        with tempfile.TemporaryDirectory() as temporary:
-            make(Path(temporary))
-            compare(Path(temporary), arguments.out)
-    else:
-        make(arguments.out)
-
+    # kept as float32; fits end a few roundings apart
+    write_or_check(arguments, make, [geometry_file(Path(), name) for name in NAMES], 1e-6)
 
 if __name__ == "__main__":
     main()

@@ -21,17 +21,12 @@ model's: streams are (P x)[:d-1] or x B with the norms of P x, everything else i
 difference).
 """
 
-import argparse
 import dataclasses
-import sys
-import tempfile
 import types
-from pathlib import Path
 
 import h5py
-import numpy as np
 import torch
-from golden_files import FIXTURES
+from golden_files import FIXTURES, parser, write_or_check
 from make_golden import (
     ANSWER,
     CHECKPOINTS,
@@ -294,23 +289,6 @@ def check_compressed(checkpoint, form, steps):
         print(f"{checkpoint} {form}: hooks within {worst:.1e}")
 
 
-def compare(made, committed):
-    names = {made: set(), committed: set()}
-    problems = []
-    with h5py.File(made) as new, h5py.File(committed) as old:
-        new.visit(names[made].add)
-        old.visit(names[committed].add)
-        problems += [f"{name} is only in one" for name in sorted(names[made] ^ names[committed])]
-        for name in names[made] & names[committed]:
-            if isinstance(new[name], h5py.Dataset) and not np.allclose(
-                new[name][()], old[name][()], rtol=1e-10, atol=1e-10, equal_nan=True
-            ):
-                problems.append(f"{name} differs")
-    if problems:
-        sys.exit("\n".join(problems))
-    print("the committed file holds the same numbers")
-
-
 def compare_with_transformer_lens():
     """transformer_lens' own steps on the same weights, in float64."""
     from transformer_lens.weight_processing import ProcessWeights
@@ -360,21 +338,14 @@ def transformer_lens_tensors(model):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Write the golden values of weight processing.")
-    parser.add_argument("--out", type=Path, default=FIXTURES, help="folder (default: %(default)s)")
-    parser.add_argument("--check", action="store_true", help="write nothing; compare with the folder")
-    parser.add_argument("--against-transformer-lens", action="store_true", help="needs transformer_lens")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)  # one order of summation
+    options = parser("Write the golden values of weight processing.")
+    options.add_argument("--against-transformer-lens", action="store_true", help="needs transformer_lens")
+    arguments = options.parse_args()
     if arguments.against_transformer_lens:
+        torch.set_num_threads(1)
         compare_with_transformer_lens()
-    elif arguments.check:
-        with tempfile.TemporaryDirectory() as temporary:
-            write(Path(temporary) / FILE)
-            compare(Path(temporary) / FILE, arguments.out / FILE)
     else:
-        write(arguments.out / FILE)
-
+        write_or_check(arguments, lambda root: write(root / FILE), [FILE], 1e-10)
 
 if __name__ == "__main__":
     main()

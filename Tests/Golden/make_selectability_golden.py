@@ -25,20 +25,16 @@ over the largest |p_j|.  Whether a key is selectable is found once more by a lin
 query that cannot choose a key is found by asking at every query.  None of this is how NormLens does it.
 """
 
-import argparse
 import math
-import sys
-import tempfile
-from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
+from golden_files import FIXTURES, parser, write_or_check
 from make_golden import Checkpoint, shape, write_checkpoint
 from reference_gpt2 import ReferenceGPT2
 from scipy.optimize import linprog, nnls
 
-FIXTURES = Path(__file__).resolve().parent.parent / "Fixtures" / "golden"
 NARROW = [
     Checkpoint("narrow", 21, shape(2, 4, 8, 32, 31)),
     Checkpoint("narrow-lnfree", 22, shape(2, 4, 8, 32, 31), family="schaeff"),
@@ -272,38 +268,11 @@ def make(root):
         print(f"{name}: {len(values)} arrays, unselectable shares heads, spaces: {np.round(shares, 3)}")
 
 
-def compare(made, committed):
-    problems = []
-    for checkpoint in NARROW:
-        file = Path(f"selectability-{checkpoint.name}") / "model.safetensors"
-        if (made / file).read_bytes() != (committed / file).read_bytes():
-            problems.append(f"{file} differs")
-    for name in CHECKPOINTS + ["cloud"]:
-        with (
-            h5py.File(made / f"selectability-{name}.h5") as new,
-            h5py.File(committed / f"selectability-{name}.h5") as old,
-        ):
-            found = []
-            new.visititems(lambda key, x: found.append(key) if isinstance(x, h5py.Dataset) else None)
-            for key in found:
-                if key not in old or not np.allclose(
-                    new[key][()], old[key][()], rtol=0, atol=1e-8, equal_nan=True
-                ):
-                    problems.append(f"{name}: {key} differs")
-    return problems
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare with the committed files")
-    if parser.parse_args().check:
-        with tempfile.TemporaryDirectory() as directory:
-            make(Path(directory))
-            problems = compare(Path(directory), FIXTURES)
-        print("\n".join(problems) or "the committed files are what this script writes")
-        sys.exit(1 if problems else 0)
-    make(FIXTURES)
-
+    arguments = parser("Write the golden values of which keys a query can choose.").parse_args()
+    files = [f"selectability-{checkpoint.name}/model.safetensors" for checkpoint in NARROW]
+    files += [f"selectability-{name}.h5" for name in CHECKPOINTS + ["cloud"]]
+    write_or_check(arguments, make, files, 1e-8)
 
 if __name__ == "__main__":
     main()
