@@ -10,7 +10,8 @@ import Tensors
 /// for the components c of the stream r, w the unembedding direction, γ and β the final
 /// LayerNorm's. With u = (γ ⊙ w) − mean(γ ⊙ w) that is Σ_c c·u/σ(r) + bias: linear in c once the
 /// scale σ(r) is frozen. RMSNorm does not centre: u = γ ⊙ w and σ(r) = √(mean r² + ε), and CRMSNorm has
-/// (Σr² + (Σr)²)/d in the mean's place. Without a norm u = w, σ ≡ 1 and it is linear without freezing anything.
+/// (Σr² + (Σr)²)/d in the mean's place. Without a norm u = w, σ ≡ 1 and it is linear without freezing
+/// anything.
 struct FinalReadout {
   /// u, shape `[d_model]`.
   let direction: [Double]

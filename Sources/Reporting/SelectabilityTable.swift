@@ -38,15 +38,15 @@ private func headTable(_ groups: [ResultGroup]) -> String? {
         })
   }
   var text = """
-    keys that no query of their head can choose (positions ≥ 1; means over heads), the median distance \
-    of a key from the hull of the others, the norm of a query that gives it the weight 0.9, and the keys \
+    keys that no query of their head can choose (positions ≥ 1; means over heads), the median distance
+    of a key from the hull of the others, the norm of a query that gives it the weight 0.9, and the keys
     that are their own best query, or the largest for some query of the prompt:
     \(table.text)
     """
   if let trivial = group[variable: "trivially_selectable"]?.values.doubles?.first, trivial > 0 {
     text +=
       "\n\(significant(100 * trivial)) % of the prompts are so short that their keys are trivially "
-      + "selectable: at most d_head + 1 of them, in general position"
+      + "selectable:\nat most d_head + 1 of them, in general position"
   }
   let unsolved = (group[variable: "unsolved"]?.values.doubles ?? []).filter { $0 > 0 }
   if !unsolved.isEmpty {
@@ -99,8 +99,8 @@ private func alignmentTable(_ groups: [ResultGroup]) -> String? {
         + known.map { column, values in significant(column.factor * mean(values[cells])) })
   }
   var text = """
-    effective queries u (positions ≥ 1; medians over queries, means over heads): angle to the ones \
-    direction in degrees, what of them keys answer to, and the entropy of the attention in nats:
+    effective queries u (positions ≥ 1; medians over queries, means over heads): angle to the ones
+    direction in degrees, what of them lies across it, and the entropy of the attention in nats:
     \(table.text)
     """
   if case .string(let why)? = angle.attributes["not_computed"] {

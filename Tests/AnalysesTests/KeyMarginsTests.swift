@@ -96,6 +96,19 @@ import Testing
     #expect(KeyMargins.selectionCost(margin: 0, keys: 5, scale: 1) == .infinity)
   }
 
+  /// 256 isotropic keys in 64 dimensions are all selectable and all choose themselves; where the spectrum
+  /// falls, short keys no longer do.
+  @Test func isotropicKeysAndFallingSpectra() {
+    var random = SeededGenerator(seed: 12)
+    let isotropic = normal(256 * 64, &random)
+    let falling = isotropic.enumerated().map { $1 / Double(1 + $0 % 64) }
+    let found = [isotropic, falling].map { KeyMargins(PointCloud($0, count: 256), questions: []) }
+    let own = found.map { Double($0.keys.count { $0.choosesItself }) / 256 }
+    print("256 keys in 64 dimensions that choose themselves: isotropic \(own[0]), 1/k \(own[1])")
+    #expect(found[0].count(.selectable) == 256 && own[0] == 1)
+    #expect(own[1] < own[0])
+  }
+
   /// How often at least one of n normally distributed keys in d dimensions is unselectable, and what
   /// share is, as found for 100 draws by another program; after LayerNorm none ever is.
   @Test(arguments: [

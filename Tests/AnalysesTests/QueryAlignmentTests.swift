@@ -61,6 +61,28 @@ import Testing
     comparison.report()
   }
 
+  /// RMSNorm leaves the normalised stream its mean, so that the bound holds the whole effective query.
+  @Test func boundHoldsWithRMSNorm() throws {
+    var checkpoint = try Checkpoint.open(Fixtures.checkpoint("tiny-ln"))
+    checkpoint.config.normalization = .rmsNorm
+    // A large mean of the stream.
+    let embedding = try #require(checkpoint.tensors["wte.weight"])
+    checkpoint.tensors["wte.weight"] = embedding.map { $0 + 5 }
+    let model = try checkpoint.model()
+    // The only query at positions ≥ 1 is its own median.
+    let tokens = [1, 2]
+    let bound = try run(model, [tokens])[0].doubles("spread_bound")
+    let (_, cache) = try model.runWithCache(tokens, hooks: [.attnScores(.all)])
+    let (layers, heads) = (model.config.nLayers, model.config.nHeads)
+    for layer in 0..<layers {
+      let scores = try cache.tensor(.attnScores, layer: layer)
+      for head in 0..<heads {
+        let spread = abs(Double(scores[head, 1, 0] - scores[head, 1, 1]))
+        #expect(spread <= bound[(layers + layer) * heads + head] + 1e-6)
+      }
+    }
+  }
+
   /// No two scores of one query differ by more than the bound, and the mean over prompts is one.
   @Test func boundHolds() throws {
     let model = try GPT2.load(Fixtures.bundled("mini"))

@@ -26,8 +26,16 @@ import Testing
       let pooled = try gap.doubles("\(kind)_gap_pooled")[0]
       let expected = 100 * values.reduce(0) { $0 + abs($1) } / effect
       #expect(abs(pooled / expected - 1) < 1e-5)
-      // Relative gaps of the prompt's components add up to at most that.
-      #expect(try gap.doubles("\(kind)_gap_relative").count == values.count)
+      // For the size of all direct effects of the prompt's components.
+      let whole = try dla.doubles("component_direct_effect")
+      let relative = try gap.doubles("\(kind)_gap_relative")
+      for prompt in 0..<3 {
+        let cells = prompt * whole.count / 3..<(prompt + 1) * whole.count / 3
+        let total = whole[cells].reduce(0) { $0 + abs($1) }
+        for cell in prompt * values.count / 3..<(prompt + 1) * values.count / 3 {
+          #expect(abs(relative[cell] - values[cell] / total) < 1e-6)
+        }
+      }
     }
     // Over heads that is the normalised error of the attribution.
     let nmae = try dla.doubles("nmae_pooled")[0]

@@ -38,7 +38,7 @@ import Testing
     // 20 keys in 32 dimensions; a single key has nothing to be compared with.
     #expect(share[count..<2 * count].allSatisfy { $0 == 0 })
     #expect(share[(2 * count)...].allSatisfy { $0.isNaN })
-    // A key that some query of the run prefers to all others is not unselectable.
+    // A key that is its own best query is not unselectable.
     let ever = try heads.doubles("ever_argmax_share")
     let own = try heads.doubles("self_query_share")
     for cell in 0..<2 * count { #expect(own[cell] <= 1 - share[cell] + 1e-6) }

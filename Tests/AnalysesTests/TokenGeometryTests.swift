@@ -58,7 +58,7 @@ import Testing
   @Test func quantilesAreExactOrSampled() {
     for count in [1, 100, QuantileSample.capacity, 40_000] {
       var sample = QuantileSample(measures: 2, seed: 5)
-      // In two portions, every third value missing in the second measure.
+      // In two portions.
       for range in [0..<count / 3, count / 3..<count] {
         let values = range.map { Float($0 * 7919 % count) } + range.map { Float($0) }
         let tensor = Tensor(values, shape: [2, range.count])
@@ -78,6 +78,11 @@ import Testing
     }
     let none = QuantileSample(measures: 1, seed: 0)
     #expect(none.quantiles(0, [0.5])[0].isNaN)
+    // Tokens without a value do not count.
+    var gaps = QuantileSample(measures: 1, seed: 0)
+    let values = Tensor([4, .nan, 1, .nan, 3], shape: [5])
+    gaps.put(0, values.span, from: 0, gaps.admit(0..<5))
+    #expect(gaps.count == 5 && gaps.quantiles(0, [0, 0.25, 1]) == [1, 2, 4])
   }
 
   @Test(arguments: ["crmsnorm", "isometric"])

@@ -30,6 +30,9 @@ import Testing
     let margins = try result.doubles("selectability", "margin")
     // Position 0 and three keys of the first prompt, both tokens of the second.
     #expect(margins.count { !$0.isNaN } == 24 * (4 + 2))
+    let labels = try #require(result[group: "selectability", variable: "label"])
+    #expect(labels.attributes["flag_meanings"] == .string("selectable tied unselectable unsolved"))
+    #expect(labels.values.doubles?.map(\.isNaN) == margins.map(\.isNaN))
   }
 
   @Test func mistakes() throws {

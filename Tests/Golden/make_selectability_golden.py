@@ -11,7 +11,7 @@ narrow-lnfree (heads of two dimensions, where many keys are unselectable), it wr
 Tests/Fixtures/golden/selectability-NAME.h5; the axes of every array are those that NormLens writes:
 
     /PROMPT/tokens
-    /PROMPT/selectability/...       (layer, head) and margin, first_unselectable (layer, head, key_pos)
+    /PROMPT/selectability/...       (layer, head) and label, margin, first_unselectable (layer, head, key_pos)
     /PROMPT/selectability/space/... (layer, space)
     /PROMPT/query_alignment/...     (position_class, layer, head)
     /query_alignment/bias_...       (layer, head)
@@ -120,8 +120,8 @@ def statistics(keys):
         nothing = dict.fromkeys(
             ["unselectable_share", "tied_share", "margin_median", "margin_p05", "relative_margin_median",
              "self_query_share", "causal_unselectable_share"], math.nan)  # fmt: skip
-        return {**nothing, "margin": margins, "first_unselectable": first, "margin_first": math.nan,
-                "selectable": margins[:0]}  # fmt: skip
+        return {**nothing, "margin": margins, "first_unselectable": first, "label": kinds.astype(float),
+                "margin_first": math.nan, "selectable": margins[:0]}  # fmt: skip
     seen = n - np.arange(n)
     lost = np.where(first >= 0, n - first, 0)
     return {
@@ -135,6 +135,7 @@ def statistics(keys):
         "margin_first": margins[0],
         "margin": margins,
         "first_unselectable": first,
+        "label": kinds.astype(float),
         "selectable": margins[rest][kinds[rest] == 0],
     }
 
@@ -225,7 +226,8 @@ def model_values(name, directory):
                     if np.ndim(per_head[0][key]) == 0
                 }  # fmt: skip
                 for key in ("unselectable_share", "tied_share", "margin_median", "margin_p05",
-                            "relative_margin_median", "self_query_share"):  # fmt: skip
+                            "relative_margin_median", "self_query_share",
+                            "causal_unselectable_share"):  # fmt: skip
                     spaces.setdefault(key, []).append(found[key])
 
         shape = (config.n_layers, config.n_heads)

@@ -76,7 +76,7 @@ public struct CorpusGeometry: Collector {
       ResultVariable(
         measure.name, ["ln", "cloud"], .float32(shapes.map { Float(measure.value($0)) }),
         longName: measure.longName, units: "1",
-        attributes: ["formula": .string(measure.formula), "reference": .string(measure.reference)])
+        attributes: ["formula": .string(measure.formula), "references": .string(measure.reference)])
     }
     for (name, longName, value) in [
       ("intrinsic_dimension_points", "different points of the estimate", \Shape.points),

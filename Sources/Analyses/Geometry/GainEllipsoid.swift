@@ -75,9 +75,9 @@ public struct GainEllipsoid: Sendable {
 
   /// How many |g| are further from their median than three times the median distance from it.
   public var outliers: Int {
-    let middle = Self.median(sortedGain)
+    let middle = quantile(sortedGain, 0.5)
     let distances = sortedGain.map { Swift.abs($0 - middle) }
-    let limit = 3 * Self.median(distances.sorted())
+    let limit = 3 * quantile(distances, 0.5)
     return distances.count { $0 > limit }
   }
 
@@ -144,12 +144,6 @@ public struct GainEllipsoid: Sendable {
   private static func onesCosine(_ vector: [Double]) -> Double {
     vector.reduce(0, +) / (Double(vector.count).squareRoot() * length(vector))
   }
-
-  /// Of sorted numbers.
-  private static func median(_ sorted: [Double]) -> Double {
-    let middle = sorted.count / 2
-    return sorted.count % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
-  }
 }
 
 extension GainEllipsoid {
@@ -167,7 +161,7 @@ extension GainEllipsoid {
       ResultVariable(
         name, ranked ? ["ln", "rank"] : ["ln"], .float32(values.map { Float($0) }),
         longName: longName, units: "1", sign: sign ?? "not signed",
-        attributes: ["formula": .string(formula), "reference": .string(reference)])
+        attributes: ["formula": .string(formula), "references": .string(reference)])
     }
     func count(
       _ name: String, _ values: [Int], longName: String, formula: String
@@ -210,7 +204,8 @@ extension GainEllipsoid {
           "gain_sign_flips", ellipsoids.map(\.signFlips), longName: "negative gains",
           formula: "count of g_i < 0"),
         variable(
-          "sorted_gain", ellipsoids.flatMap(\.sortedGain), longName: "gains, largest first",
+          "sorted_gain", ellipsoids.flatMap(\.sortedGain),
+          longName: "magnitudes of the gains, largest first",
           formula: "|g| sorted; each semi-axis over sqrt(d) lies between two neighbours",
           ranked: true),
       ]

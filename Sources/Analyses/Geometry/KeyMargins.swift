@@ -16,7 +16,7 @@ public import Tensors
 /// 2022, arXiv:2203.06462.
 public struct KeyMargins: Sendable {
   /// What can become of a key.
-  public enum Label: Sendable, Equatable {
+  public enum Label: Int, Sendable {
     /// Some query gives it the largest score.
     case selectable
     /// Another key is the same.

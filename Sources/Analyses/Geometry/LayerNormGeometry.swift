@@ -84,7 +84,8 @@ public struct LayerNormGeometry: Sendable {
     ///   - sink: takes the values of ``tables``.
     ///   - progress: told after each batch how many prompts are done.
     /// - Returns: what was found over all prompts: groups `ln_geometry/summary`, `/corpus`, `/writes`,
-    ///   `/shape`, and `renormalisation` where every prompt has an answer.
+    ///   `/shape`, `selectability/summary`, `selectability/space/summary` and `query_alignment/summary`
+    ///   where asked for, and `renormalisation` where every prompt has an answer.
     /// - Throws: `AnalysisError.nonFinite`, `ModelError`; what the sink throws.
     /// - Complexity: one forward pass a prompt without logits, and with answers a second one; memory
     ///   for the activations of a batch.
@@ -117,7 +118,8 @@ public struct LayerNormGeometry: Sendable {
   ///   - prompts: the prompts.
   ///   - progress: told after each batch how many prompts are done.
   /// - Returns: group `ln_geometry` with `/summary`, `/corpus`, `/writes`, `/shape` and, where asked
-  ///   for, `/steps`; `renormalisation` where every prompt has an answer.
+  ///   for, `/steps`, `selectability` and `query_alignment` with their summaries; `renormalisation`
+  ///   where every prompt has an answer.
   /// - Throws: `AnalysisError`, `ModelError`.
   public func run(
     _ model: GPT2, _ prompts: [Prompt], progress: (Int) throws -> Void = { _ in }

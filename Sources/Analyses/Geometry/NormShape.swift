@@ -56,7 +56,7 @@ struct NormShape: Collector {
     ) -> ResultVariable {
       ResultVariable(
         name, ["ln"], .float64(values), longName: longName, units: "1", sign: "as in the formula",
-        attributes: ["formula": .string(formula), "reference": .string(reference)])
+        attributes: ["formula": .string(formula), "references": .string(reference)])
     }
     let (tanh, erf, line) = ("z = c*tanh(alpha*x)", "z = c*erf(alpha*x + s)", "z = slope*x")
     let (dyt, derf) = ("arXiv:2503.10622", "arXiv:2512.10938")

@@ -31,6 +31,8 @@ struct NormSteps: Collector {
   /// The prompts with chosen tokens, and their positions.
   private let chosen: OrderedDictionary<Int, [Int]>
   private let positions: [Int]
+  /// The place of each position among them.
+  private let columns: [Int: Int]
 
   /// - Throws: `ModelError.nothingMatches` for a token that no prompt has.
   init(_ model: GPT2, _ axes: PromptAxes, _ tokens: [NormStep]) throws {
@@ -59,6 +61,7 @@ struct NormSteps: Collector {
     chosen = OrderedDictionary(
       uniqueKeysWithValues: found.enumerated().filter { !$1.isEmpty }.map { ($0, $1.sorted()) })
     positions = Set(chosen.values.joined()).sorted()
+    columns = Dictionary(uniqueKeysWithValues: positions.enumerated().map { ($1, $0) })
   }
 
   var hooks: [HookFilter] { sites.map { HookFilter($0.input) } }
@@ -81,7 +84,7 @@ struct NormSteps: Collector {
       "vector", ["prompt", "ln", "step", "pos", "d_model"], .float32([]),
       longName: "a token's stream on its way through each norm; NaN for tokens not chosen",
       units: "1", sign: "as in the stream",
-      attributes: ["reference": .string("arXiv:2305.02582")])
+      attributes: ["references": .string("arXiv:2305.02582")])
     return [PromptTable(group, variables: [vector])]
   }
 
@@ -96,8 +99,7 @@ struct NormSteps: Collector {
       for (place, site) in sites.enumerated() {
         let x = try batch.cache.tensor(site.input, prompt: prompt).gatheringRows(own)
         for (step, vectors) in Self.vectors(x, site.norm).enumerated() {
-          for (index, position) in own.enumerated() {
-            let column = positions.firstIndex(of: position) ?? 0
+          for (index, column) in own.compactMap({ columns[$0] }).enumerated() {
             let start = ((place * Self.steps.count + step) * positions.count + column) * d
             values.replaceSubrange(start..<start + d, with: vectors.row(index).scalars)
           }

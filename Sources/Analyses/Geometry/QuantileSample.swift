@@ -47,14 +47,7 @@ struct QuantileSample {
   /// Quantiles of a measure over the tokens that have it, interpolated linearly between neighbours;
   /// NaN where none has it.
   func quantiles(_ measure: Int, _ shares: [Double]) -> [Float] {
-    let sorted = values[measure].filter { !$0.isNaN }.sorted()
-    return shares.map { share in
-      if sorted.isEmpty { return .nan }
-      let place = share * Double(sorted.count - 1)
-      let below = Int(place)
-      let above = min(below + 1, sorted.count - 1)
-      let (low, high) = (Double(sorted[below]), Double(sorted[above]))
-      return Float(low + (place - Double(below)) * (high - low))
-    }
+    let sorted = values[measure].lazy.filter { !$0.isNaN }.map(Double.init).sorted()
+    return shares.map { Float(quantile(ofSorted: sorted, $0)) }
   }
 }

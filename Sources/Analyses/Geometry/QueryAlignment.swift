@@ -10,14 +10,13 @@ import Tensors
 /// u = γ ⊙ (W_K·q) and z_j the normalised stream at the key. z_j has mean zero, so that the part of u
 /// along the ones vector does nothing: a head that wants to attend to all keys alike may point there
 /// (Brody, Alon & Yahav 2023, arXiv:2305.02582), or have a small Pu = u − mean u. With LayerNorm
-/// ‖z_j‖ ≤ √d bounds what the scores of one query can differ by.
+/// ‖z_j‖ ≤ √d bounds what the scores of one query can differ by. RMSNorm leaves z_j its mean: all of u counts
+/// there, and ‖u‖ is in the bound.
 ///
 /// The angle needs the published weights: weights that read the stream without its mean (LN-free
 /// models, `fold_ln`, `center_reading_weights`) make every u perpendicular to the ones vector. There the
 /// angle is NaN, and the file says why.
 public struct QueryAlignment: Collector {
-  /// The classes of positions.
-  public static let positionClasses = ["first", "rest"]
   private static let path = "query_alignment"
 
   private var summarized: SummarizedTable
@@ -147,6 +146,7 @@ public struct QueryAlignment: Collector {
     let (d, dHead, keys) = (config.dModel, config.dHead, config.dAttn)
     let bound = block.ln1 == nil ? .nan : 2 * Double(d).squareRoot()
     let scale = bound * Double(config.attentionScale(layer: layer))
+    let isProjected = config.normalization != .rmsNorm
     return parallelMap(config.nHeads) { head in
       let W_K = MatrixView(block.W_QKV).columns(keys + head * dHead..<keys + (head + 1) * dHead)
       let u = matmulTransposed(queries.column(head), W_K)
@@ -165,7 +165,7 @@ public struct QueryAlignment: Collector {
           isUncentered && whole > 0 ? Double.atan2(y: usable, x: along) * 180 / .pi : .nan)
         result.onesShare.append(isUncentered && whole > 0 ? along * along / whole : .nan)
         result.usableNorm.append(usable)
-        result.spreadBound.append(scale * usable)
+        result.spreadBound.append(scale * (isProjected ? usable : whole.squareRoot()))
       }
       return result
     }
@@ -202,11 +202,12 @@ public struct QueryAlignment: Collector {
     _ model: GPT2, _ axes: PromptAxes, _ obstacle: String?
   ) -> PromptTable {
     let all = ["prompt", "position_class", "layer", "head"]
-    let classes = Dimension("position_class", .labels(positionClasses))
+    let classes = Dimension("position_class", .labels(TokenGeometry.classes))
     let dimensions = [
       axes.prompt, classes, Dimension("layer", count: model.config.nLayers),
       Dimension("head", count: model.config.nHeads),
     ]
+    let isProjected = model.config.normalization != .rmsNorm
     let meanings: [(name: String, meaning: String, units: String, formula: String)] = [
       (
         "angle_to_ones", "folded angle of the effective query to the ones direction", "degree",
@@ -214,17 +215,21 @@ public struct QueryAlignment: Collector {
       ),
       (
         "ones_share",
-        "share of the effective query along the ones direction, which no key answers to",
+        "share of the effective query along the ones direction"
+          + (isProjected ? ", which no key answers to" : ""),
         "1", "cos²(u, 1)"
       ),
       (
-        "usable_norm", "norm of the part of the effective query that keys answer to", "1",
+        "usable_norm",
+        "norm of the part of the effective query "
+          + (isProjected ? "that keys answer to" : "across the ones direction"), "1",
         "‖u − mean u‖"
       ),
       (
         "spread_bound",
         "largest difference that the scores of one query can have; NaN without a norm",
-        "logit", "2·√d_model·‖u − mean u‖·scale"
+        "logit",
+        isProjected ? "2·√d_model·‖u − mean u‖·scale" : "2·√d_model·‖u‖·scale"
       ),
     ]
     let usesOnes = ["angle_to_ones", "ones_share"]

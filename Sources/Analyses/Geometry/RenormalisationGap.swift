@@ -49,7 +49,7 @@ public struct RenormalisationGap: Sendable {
       ResultVariable(
         name, dimensions, .float32(values.map { Float($0) }), longName: longName, units: units,
         sign: dimensions.isEmpty ? "not signed" : "positive = renormalisation adds to the target",
-        attributes: ["formula": .string(formula), "reference": .string("arXiv:2507.02559")])
+        attributes: ["formula": .string(formula), "references": .string("arXiv:2507.02559")])
     }
     var variables: [ResultVariable] = []
     for (kind, dimensions, gap) in [

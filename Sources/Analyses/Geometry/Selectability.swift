@@ -25,7 +25,7 @@ public struct Selectability: Collector {
   public struct Settings: Sendable, Equatable {
     /// How many keys of a prompt are asked about besides position 0; all if nil.
     public var keys: Int?
-    /// Whether the table holds every key's margin and first query that cannot choose it.
+    /// Whether the table holds every key's label, margin and first query that cannot choose it.
     public var perKey: Bool
     /// Which keys are asked about: the same seed asks about the same.
     public var seed: UInt64
@@ -41,8 +41,7 @@ public struct Selectability: Collector {
     }
   }
 
-  /// What is asked.
-  public let settings: Settings
+  private let settings: Settings
 
   /// The sets of keys in model space.
   public static let spaces = ["residual", "projected", "normalized", "gained", "head_keys"]
@@ -93,8 +92,10 @@ public struct Selectability: Collector {
       let asked = positions(length: length, prompt: prompt)
       let inHeads = try headMargins(batch, index, asked)
       let chosen = try everChosen(batch, index)
-      try takeHeads(batch, index, inHeads, chosen, into: sink)
-      try takeSpaces(batch, index, asked, inHeads, into: sink)
+      let statistics = inHeads.map { MarginStatistics($0, length: length) }
+      try takeHeads(batch, index, statistics, chosen, into: sink)
+      try takeSpaces(batch, index, asked, statistics, into: sink)
+      if settings.perKey { try takeKeys(inHeads, prompt, into: sink) }
     }
   }
 
@@ -139,13 +140,12 @@ public struct Selectability: Collector {
   }
 
   private mutating func takeHeads(
-    _ batch: CollectedBatch, _ index: Int, _ margins: [KeyMargins], _ chosen: [Set<Int>],
+    _ batch: CollectedBatch, _ index: Int, _ all: [MarginStatistics], _ chosen: [Set<Int>],
     into sink: any PromptSink
   ) throws {
     let (config, prompt, length) = (
       batch.model.config, batch.firstPrompt + index, batch.length(index)
     )
-    let all = margins.map { MarginStatistics($0) }
     func take(_ name: String, _ values: [Double]) throws {
       try heads.take(name, prompt: prompt, values, into: sink)
     }
@@ -170,28 +170,37 @@ public struct Selectability: Collector {
             KeyMargins.selectionCost(margin: $0, keys: length, scale: scale)
           }, 0.5)
       })
-    try take("causal_unselectable_share", all.map { $0.causalShare(length: length) })
+    try take("causal_unselectable_share", all.map(\.causalShare))
     try take("unsolved", all.map { Double($0.unsolved) })
     try take("trivially_selectable", [length <= config.dHead + 1 ? 1 : 0])
-    if settings.perKey {
-      let width = heads.table.group[dimension: "key_pos"]?.count ?? 0
-      var (margin, first) = (
-        [Double](repeating: .nan, count: margins.count * width),
-        [Double](repeating: .nan, count: margins.count * width)
-      )
-      for (place, set) in margins.enumerated() {
-        for key in set.keys where key.label != .unsolved {
-          margin[place * width + key.position] = key.margin
-          first[place * width + key.position] = Double(key.firstUnselectable ?? -1)
-        }
+  }
+
+  /// What becomes of every key of the heads.
+  private mutating func takeKeys(
+    _ margins: [KeyMargins], _ prompt: Int, into sink: any PromptSink
+  ) throws {
+    let width = heads.table.group[dimension: "key_pos"]?.count ?? 0
+    var margin = [Double](repeating: .nan, count: margins.count * width)
+    var (first, label) = (margin, margin)
+    for (place, set) in margins.enumerated() {
+      for key in set.keys {
+        let cell = place * width + key.position
+        label[cell] = Double(key.label.rawValue)
+        if key.label == .unsolved { continue }
+        margin[cell] = key.margin
+        first[cell] = Double(key.firstUnselectable ?? -1)
       }
-      try take("margin", margin)
-      try take("first_unselectable", first)
+    }
+    for (name, values) in [
+      ("label", label), ("margin", margin), ("first_unselectable", first),
+    ] {
+      try heads.take(name, prompt: prompt, values, into: sink)
     }
   }
 
   private mutating func takeSpaces(
-    _ batch: CollectedBatch, _ index: Int, _ asked: [Int], _ inHeads: [KeyMargins],
+    _ batch: CollectedBatch, _ index: Int, _ asked: [Int],
+    _ inHeads: [MarginStatistics],
     into sink: any PromptSink
   ) throws {
     let (model, prompt, length) = (batch.model, batch.firstPrompt + index, batch.length(index))
@@ -205,16 +214,18 @@ public struct Selectability: Collector {
         sets += [z, z.multiplyingRows(norm.gain).addingToRows(norm.bias)]
       }
     }
-    let found = keyMargins(of: sets, at: asked, questions: [.margins]).map { MarginStatistics($0) }
+    let found = keyMargins(of: sets, at: asked, questions: [.margins, .firstUnselectable]).map {
+      MarginStatistics($0, length: length)
+    }
     // Without LayerNorm what is normalised and what has a gain is the projection.
     let perLayer = found.count / nLayers
-    let headStatistics = inHeads.map { MarginStatistics($0) }
     let names: [(String, (MarginStatistics) -> Double)] = [
       ("unselectable_share", \.unselectableShare), ("tied_share", \.tiedShare),
       ("margin_median", { quantile($0.margins, 0.5) }),
       ("margin_p05", { quantile($0.margins, 0.05) }),
       ("relative_margin_median", { quantile($0.margins, 0.5) / $0.spread }),
-      ("self_query_share", \.selfQueryShare), ("unsolved", { Double($0.unsolved) }),
+      ("self_query_share", \.selfQueryShare), ("causal_unselectable_share", \.causalShare),
+      ("unsolved", { Double($0.unsolved) }),
     ]
     for (name, value) in names {
       var values: [Double] = []
@@ -222,7 +233,7 @@ public struct Selectability: Collector {
         for space in 0..<4 {
           values.append(value(found[layer * perLayer + min(space, perLayer - 1)]))
         }
-        let ofHeads = headStatistics[layer * nHeads..<(layer + 1) * nHeads].map(value)
+        let ofHeads = inHeads[layer * nHeads..<(layer + 1) * nHeads].map(value)
         values.append(ofHeads.reduce(0, +) / (name == "unsolved" ? 1 : Double(nHeads)))
       }
       try spaces.take(name, prompt: prompt, values, into: sink)
@@ -246,11 +257,20 @@ private struct MarginStatistics {
   let keys: [KeyMargins.Key]
   let spread: Double
   let firstMargin: Double
+  /// Of all queries t ≥ i that see a key i, the share that cannot choose it.
+  let causalShare: Double
 
-  init(_ margins: KeyMargins) {
+  /// - Parameter length: the tokens of the prompt.
+  init(_ margins: KeyMargins, length: Int) {
     keys = margins.keys.filter { $0.position > 0 }
     spread = margins.spread
     firstMargin = margins.keys.first { $0.position == 0 }?.margin ?? .nan
+    var (cannot, sees) = (0, 0)
+    for key in keys where key.label != .unsolved {
+      sees += length - key.position
+      if let first = key.firstUnselectable { cannot += length - first }
+    }
+    causalShare = sees == 0 ? .nan : Double(cannot) / Double(sees)
   }
 
   private func share(_ isCounted: (KeyMargins.Key) -> Bool) -> Double {
@@ -264,14 +284,4 @@ private struct MarginStatistics {
   var unsolved: Int { keys.count { $0.label == .unsolved } }
   var margins: [Double] { keys.filter { $0.label != .unsolved }.map(\.margin) }
   var selectableMargins: [Double] { keys.filter { $0.label == .selectable }.map(\.margin) }
-
-  /// Of all queries t ≥ i that see a key i, the share that cannot choose it.
-  func causalShare(length: Int) -> Double {
-    var (cannot, sees) = (0, 0)
-    for key in keys where key.label != .unsolved {
-      sees += length - key.position
-      if let first = key.firstUnselectable { cannot += length - first }
-    }
-    return sees == 0 ? .nan : Double(cannot) / Double(sees)
-  }
 }

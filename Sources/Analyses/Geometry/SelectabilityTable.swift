@@ -8,7 +8,7 @@ struct SelectabilityTable {
   let config: GPT2Config
   let settings: Selectability.Settings
 
-  static let perKeyNames: Set<String> = ["margin", "first_unselectable"]
+  static let perKeyNames: Set<String> = ["label", "margin", "first_unselectable"]
 
   var heads: PromptTable {
     let head = ["prompt", "layer", "head"]
@@ -26,16 +26,17 @@ struct SelectabilityTable {
           "norm of the shortest query that gives a key the attention weight 0.9, median of the "
             + "selectable keys", "query norm",
           formula: "ln((n − 1)·p/(1 − p)) / (scale·margin), p = 0.9, n = the prompt's tokens"),
-        variable(
-          "causal_unselectable_share", head,
-          "of all pairs of a key and a query that sees it, the share in which no query could choose "
-            + "the key; ties included", "1",
-          formula: "Σ_j (n − first_unselectable_j) / Σ_j (n − j)"),
         trivial("d_head", config.dHead),
       ]
     if settings.perKey {
       dimensions.append(Dimension("key_pos", count: axes.longest))
+      var label = variable(
+        "label", head + ["key_pos"], "what can become of the key; NaN where it was not asked about",
+        "1", formula: "tied: equal to another key; unselectable: in the convex hull of the others")
+      label.attributes["flag_values"] = .integers([0, 1, 2, 3])
+      label.attributes["flag_meanings"] = .string("selectable tied unselectable unsolved")
       variables += [
+        label,
         variable(
           "margin", head + ["key_pos"], "margin of the key; NaN where it was not asked about",
           "key norm", formula: Self.margin),
@@ -85,6 +86,11 @@ struct SelectabilityTable {
       variable(
         "self_query_share", axes, "share of \(of) that choose themselves as queries", "1",
         formula: "‖k_i‖² > max_j k_i·k_j, the keys without b_K"),
+      variable(
+        "causal_unselectable_share", axes,
+        "of all pairs of a key and a query that sees it, the share in which no query could choose "
+          + "the key; ties included", "1",
+        formula: "Σ_j (n − first_unselectable_j) / Σ_j (n − j)"),
       variable(
         "unsolved", axes, "keys for which the solver found no answer, left out of the shares", "1",
         formula: "count"),

@@ -53,15 +53,3 @@ struct SummarizedTable {
       attributes: table.group.attributes)
   }
 }
-
-/// A quantile of numbers, interpolated between neighbours; NaN of none.
-func quantile(_ values: [Double], _ share: Double) -> Double {
-  let sorted = values.filter { !$0.isNaN }.sorted()
-  guard let last = sorted.last else { return .nan }
-  let place = share * Double(sorted.count - 1)
-  let below = Int(place)
-  // No arithmetic with a neighbour that does not count: it may be infinite.
-  if place == Double(below) { return sorted[below] }
-  let above = below + 1 < sorted.count ? sorted[below + 1] : last
-  return sorted[below] + (place - Double(below)) * (above - sorted[below])
-}

@@ -207,6 +207,6 @@ private struct Formula {
   func variable(_ dimensions: [String], _ values: [Float]) -> ResultVariable {
     ResultVariable(
       name, dimensions, .float32(values), longName: longName, units: units, sign: sign,
-      attributes: ["formula": .string(formula), "reference": .string(reference)])
+      attributes: ["formula": .string(formula), "references": .string(reference)])
   }
 }

@@ -181,7 +181,7 @@ struct WriteDiscard: Collector {
               longName:
                 "share of the \(what)'s write\(of) that the reader discards to first order, "
                 + "mean over \(where_)", units: "1",
-              attributes: ["formula": .string(formula), "reference": .string("arXiv:2305.02582")]))
+              attributes: ["formula": .string(formula), "references": .string("arXiv:2305.02582")]))
         }
       }
     }

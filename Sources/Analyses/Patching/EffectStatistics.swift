@@ -68,8 +68,8 @@ struct EffectStatistics {
         let ratios = usable.map { sample in
           Double(sampled[sample, cell - start]) / sampleGaps[sample]
         }.sorted()
-        low[cell] = Float(Self.percentile(ratios, 0.025))
-        high[cell] = Float(Self.percentile(ratios, 0.975))
+        low[cell] = Float(quantile(ofSorted: ratios, 0.025))
+        high[cell] = Float(quantile(ofSorted: ratios, 0.975))
       }
     }
   }
@@ -84,13 +84,5 @@ struct EffectStatistics {
       }
     }
     return Tensor(weights, shape: [samples, count])
-  }
-
-  /// A percentile of sorted values, interpolated between neighbours.
-  private static func percentile(_ sorted: [Double], _ share: Double) -> Double {
-    let place = share * Double(sorted.count - 1)
-    let below = Int(place)
-    let above = min(below + 1, sorted.count - 1)
-    return sorted[below] + (place - Double(below)) * (sorted[above] - sorted[below])
   }
 }

@@ -14,8 +14,8 @@ struct BenchCommand: ParsableCommand {
       The bound of a sweep is what remains of its work if each cell is resumed at its layer and \
       position, at the matrix-product peak measured right before and after it; work that a cell \
       does not need is skipped as well, so that more than 100 % is possible. The sweep of 10,800 \
-      cells is run once, as are the passes over 64 prompts. Attribution estimates the sweeps of blocks, heads and heads by position \
-      from two packed forward passes and one backward pass.
+      cells is run once, as are the passes over 64 prompts. Attribution estimates the sweeps of \
+      blocks, heads and heads by position from two packed forward passes and one backward pass.
       """)
 
   @Option(help: "The shape of the random model.") var config = "gpt2-small"

@@ -41,17 +41,18 @@ struct GeometryCommand: ParsableCommand {
 
   func run() throws {
     try output.check(inputs: model.inputs + prompts.inputs)
+    let keys = try selectability.settings(seed: seed)
+    let steps = try chosenSteps()
     let model = try model.load()
     let prompts = try prompts.load(model)
     let longest = prompts.map(\.tokens.count).max() ?? 1
     let config = model.config
     // The recorded streams, and what a forward pass has at once.
-    let keys = try selectability.settings(seed: seed)
     let streams = (keys == nil ? 4 : 7) * config.nLayers + 12
     let bytes = 4 * longest * (streams * config.dModel + 2 * config.dMLP)
     let geometry = LayerNormGeometry(
       batchSize: try memory.batch(min(prompts.count, 8), each: bytes, quiet: output.quiet),
-      seed: seed, steps: try chosenSteps(), selectability: keys)
+      seed: seed, steps: steps, selectability: keys)
     var pass = try geometry.pass(model, prompts)
     let provenance = Provenance(model: model).merging(
       runProvenance(prependBOS: self.prompts.provenanceBOS(model), seed: seed))

@@ -16,7 +16,7 @@ struct SelectabilityOptions: ParsableArguments {
         + "(default: 32)", valueName: "n"))
   var keys: String?
 
-  @Flag(help: "Keep every key's margin and the first query that cannot choose it.")
+  @Flag(help: "Keep every key's label, margin and the first query that cannot choose it.")
   var keyMargins = false
 
   func validate() throws {
