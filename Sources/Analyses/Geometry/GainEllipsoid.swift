@@ -152,7 +152,7 @@ extension GainEllipsoid {
   static func variables(of model: GPT2) -> (dimensions: [Dimension], variables: [ResultVariable]) {
     let norms = model.normSites.compactMap(\.norm)
     if norms.isEmpty { return ([], []) }
-    let ellipsoids = norms.map { GainEllipsoid($0) }
+    let ellipsoids = parallelMap(norms.count) { GainEllipsoid(norms[$0]) }
     let isCentred = model.config.normalization == .layerNorm
     func variable(
       _ name: String, _ values: [Double], longName: String, formula: String, sign: String? = nil,

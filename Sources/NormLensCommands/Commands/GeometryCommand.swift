@@ -50,8 +50,11 @@ struct GeometryCommand: ParsableCommand {
     // The recorded streams, and what a forward pass has at once.
     let streams = (keys == nil ? 4 : 7) * config.nLayers + 12
     let bytes = 4 * longest * (streams * config.dModel + 2 * config.dMLP)
+    // The second moments of every norm's cloud.
+    let moments = 8 * config.dModel * config.dModel * model.normSites.count
     let geometry = LayerNormGeometry(
-      batchSize: try memory.batch(min(prompts.count, 8), each: bytes, quiet: output.quiet),
+      batchSize: try memory.batch(
+        min(prompts.count, 8), each: bytes, constant: moments, quiet: output.quiet),
       seed: seed, steps: steps, selectability: keys)
     var pass = try geometry.pass(model, prompts)
     let provenance = Provenance(model: model).merging(

@@ -101,14 +101,14 @@ struct MemoryOptions: ParsableArguments {
     }
   }
 
-  /// How many prompts of `each` bytes fit at once, at least one; tells when more than 120 MB are
-  /// needed.
-  func batch(_ prompts: Int, each: Int, quiet: Bool) throws -> Int {
+  /// How many prompts of `each` bytes fit at once beside `constant` bytes that are needed in any case, at
+  /// least one; tells when more than 120 MB are needed.
+  func batch(_ prompts: Int, each: Int, constant: Int = 0, quiet: Bool) throws -> Int {
     let limit = try limit
     // What finished tensors leave behind counts, too.
     TensorMemory.keptBytesLimit = min(1 << 30, limit / 2)
-    let count = max(1, min(prompts, limit / max(each, 1)))
-    let need = count * each
+    let count = max(1, min(prompts, (limit - constant) / max(each, 1)))
+    let need = count * each + constant
     if need > 120_000_000 && !quiet {
       Terminal.note(
         "needs about \(bytes(need)) of memory beside the weights"
