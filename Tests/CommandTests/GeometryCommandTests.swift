@@ -63,7 +63,7 @@ import Testing
     try fail(prompt + ["--steps", "1"], 64, usage: true, saying: "--steps", "-o")
     try fail(prompt + ["--steps", "a", "-o", "g.h5"], 64, saying: "'a'", "PROMPT:POSITION")
     try fail(prompt + ["--steps", "1:2:3", "-o", "g.h5"], 64, saying: "'1:2:3'")
-    try fail(prompt + ["--steps", "3", "-o", "g.h5"], 64, saying: "steps 3", "position 3")
+    try fail(prompt + ["--steps", "3", "-o", "g.h5"], 64, saying: "'steps 3' matches nothing", "position 3")
     try fail(prompt + ["--steps", "4:0", "-o", "g.h5"], 64, saying: "no prompt 4")
     try fail(prompt + ["-o", "nowhere/g.h5"], 73, saying: "no directory")
     try fail(["nosuch.h5", "--tokens", "1"], 66, saying: "nosuch.h5")
