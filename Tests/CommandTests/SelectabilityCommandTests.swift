@@ -41,7 +41,8 @@ import Testing
     try Command.fail(
       arguments + ["--key-margins"], 64, saying: ["--selectability"], usage: true, in: directory)
     try Command.fail(
-      arguments + ["--selectability", "--key-margins"], 64, saying: ["--key-margins", "-o", "--json"],
+      arguments + ["--selectability", "--key-margins"], 64,
+      saying: ["--key-margins", "-o", "--json"],
       usage: true, in: directory)
     for keys in ["0", "-1", "some"] {
       try Command.fail(
