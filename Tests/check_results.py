@@ -20,7 +20,8 @@ import xarray as xr
 
 ORDER = h5py.h5p.CRT_ORDER_TRACKED | h5py.h5p.CRT_ORDER_INDEXED
 ENGINES = ("h5netcdf", "netcdf4")
-GLOBAL = ("Conventions", "title", "format", "format_version", "groups")
+# The first attributes of a file, in this order; "groups" is last where groups came while it was written.
+GLOBAL = ("Conventions", "title", "format", "format_version")
 
 
 class Fault(Exception):
@@ -115,6 +116,9 @@ def check_file(path):
         for position, name in enumerate(GLOBAL):
             found = list(file.attrs)[position] if position < len(file.attrs) else "nothing"
             demand(found == name, "/", f"attribute {position} is {found}, not {name}")
+        demand("groups" in file.attrs, "/", "no attribute groups")
+        for group in file.attrs["groups"]:
+            demand(group in file, "/", f"groups names {group}, which is missing")
         groups = [file["/"]]
         file.visititems(
             lambda _, item: groups.append(item) if isinstance(item, h5py.Group) else None)

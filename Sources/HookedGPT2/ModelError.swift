@@ -64,7 +64,7 @@ public enum ModelError: Error, Equatable, CustomStringConvertible {
     case .layerOutOfRange(let hook, let layer, let layers):
       "hook '\(hook)': layer \(layer); the model has layers 0 to \(layers - 1)"
     case .nothingMatches(let filter, let reason):
-      "hook filter '\(filter)' matches nothing: \(reason)"
+      "'\(filter)' matches nothing: \(reason)"
     case .notRecorded(let hook, let recorded):
       "cache: '\(hook)' was not recorded; recorded: "
         + (recorded.isEmpty ? "nothing" : recorded.prefix(6).joined(separator: ", "))

@@ -9,7 +9,7 @@ import Testing
 
   private static let groups = [
     "ln_geometry", "ln_geometry/summary", "ln_geometry/corpus", "ln_geometry/writes",
-    "ln_geometry/shape", "ln_geometry/steps", "renormalisation",
+    "ln_geometry/shape", "ln_steps", "renormalisation",
   ]
 
   @Test(arguments: GeometryGolden.models)

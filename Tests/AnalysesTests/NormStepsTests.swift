@@ -11,7 +11,7 @@ import Testing
     let result = try LayerNormGeometry(
       steps: [NormStep(position: 2), NormStep(prompt: 2, position: -1)]
     ).run(model, prompts)
-    let group = try result.group("ln_geometry/steps")
+    let group = try result.group("ln_steps")
     #expect(group[dimension: "prompt"]?.coordinates == .integers([0, 2]))
     #expect(group[dimension: "pos"]?.coordinates == .integers([2, 3]))
     let values = try group.doubles("vector")
@@ -43,6 +43,23 @@ import Testing
       #expect(abs(projected.reduce(0, +)) < 1e-4)
     }
     comparison.report("steps")
+  }
+
+  /// xarray opens a file as one tree only where a group's axes are those of the groups around it.
+  @Test func axesOfNestedGroups() throws {
+    let model = try GPT2.load(Fixtures.checkpoint("tiny-ln"))
+    let result = try LayerNormGeometry(steps: [NormStep(prompt: 1, position: 1)])
+      .run(model, [Prompt([1, 2, 3]), Prompt([4, 5])])
+    #expect(result.groups.contains { $0.path == "ln_steps" })
+    for outer in result.groups {
+      for inner in result.groups where inner.path.hasPrefix(outer.path + "/") {
+        for axis in outer.dimensions {
+          if let same = inner.dimensions.first(where: { $0.name == axis.name }) {
+            #expect(same == axis, "\(inner.path) \(axis.name)")
+          }
+        }
+      }
+    }
   }
 
   @Test func tokensThatThereAreNot() throws {

@@ -44,7 +44,7 @@ import Testing
     let json = try Command.succeed(arguments + ["--json"], in: directory)
     let object = try #require(
       JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any])
-    #expect(object["ln_geometry"] != nil && object["ln_geometry/steps"] != nil)
+    #expect(object["ln_geometry"] != nil && object["ln_steps"] != nil)
     #expect(try Command.succeed(arguments + ["-o", "q.h5", "--quiet"], in: directory).isEmpty)
     let shown = try Command.succeed(["show", "g.h5"], in: directory)
     #expect(shown.contains("ln_geometry"))
@@ -63,7 +63,9 @@ import Testing
     try fail(prompt + ["--steps", "1"], 64, usage: true, saying: "--steps", "-o")
     try fail(prompt + ["--steps", "a", "-o", "g.h5"], 64, saying: "'a'", "PROMPT:POSITION")
     try fail(prompt + ["--steps", "1:2:3", "-o", "g.h5"], 64, saying: "'1:2:3'")
-    try fail(prompt + ["--steps", "3", "-o", "g.h5"], 64, saying: "steps 3", "position 3")
+    try fail(
+      prompt + ["--steps", "3", "-o", "g.h5"], 64, saying: "'steps 3' matches nothing", "position 3"
+    )
     try fail(prompt + ["--steps", "4:0", "-o", "g.h5"], 64, saying: "no prompt 4")
     try fail(prompt + ["-o", "nowhere/g.h5"], 73, saying: "no directory")
     try fail(["nosuch.h5", "--tokens", "1"], 66, saying: "nosuch.h5")

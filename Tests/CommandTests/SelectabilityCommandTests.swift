@@ -43,6 +43,10 @@ import Testing
       in: directory)
     try Command.fail(
       arguments + ["--key-margins"], 64, saying: ["--selectability"], usage: true, in: directory)
+    try Command.fail(
+      arguments + ["--selectability", "--key-margins"], 64,
+      saying: ["--key-margins", "-o", "--json"],
+      usage: true, in: directory)
     for keys in ["0", "-1", "some"] {
       try Command.fail(
         arguments + ["--selectability", "--keys", keys], 64, saying: ["--keys '\(keys)'", "all"],

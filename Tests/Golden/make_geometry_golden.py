@@ -18,7 +18,7 @@ geometry-NAME.h5.  The groups and the variables are those of NormLens' results:
     /ln_geometry/corpus/V          [ln, cloud]: input, normalized, output, positions from 1 on; count []
     /ln_geometry/writes/V          head_… [layer, head, reader], mlp_… [layer, reader]: next, final
     /ln_geometry/shape/V           [ln]: parameters and R² of three fits
-    /ln_geometry/steps/V           [prompt, ln, step, pos, d_model] of the positions in /steps_positions
+    /ln_steps/V                    [prompt, ln, step, pos, d_model] of the positions in /steps_positions
     /renormalisation/V             component_gap [prompt, component], head_gap [prompt, layer, head] …; the
                                    answers are in /answers and /wrongs [prompt]
 
@@ -495,7 +495,7 @@ def write_golden(name, path):
                             values = [x, site.projected(x), z, z * site.gain, site.y(x)]
                             steps[p, i, :, position] = values
             array(file, "steps_positions", STEP_POSITIONS, np.int64)
-            array(file, "ln_geometry/steps/vector", steps[:, :, :, STEP_POSITIONS])
+            array(file, "ln_steps/vector", steps[:, :, :, STEP_POSITIONS])
         for variable, values in renormalisation(model, prompts).items():
             array(file, f"renormalisation/{variable}", values)
         array(file, "answers", [ANSWER] * len(prompts), np.int64)

@@ -26,7 +26,7 @@ public struct LayerNormGeometry: Sendable {
   /// Decides which tokens are sampled where there are too many to keep.
   public var seed: UInt64
 
-  /// The tokens whose way through the norms is kept as vectors (group `ln_geometry/steps`).
+  /// The tokens whose way through the norms is kept as vectors (group `ln_steps`).
   public var steps: [NormStep]
 
   /// What is asked of the keys and queries of each head; nothing if nil (groups `selectability`,

@@ -17,7 +17,7 @@ public struct NormStep: Sendable, Hashable {
   }
 }
 
-/// The vectors of chosen tokens on their way through each norm (group `ln_geometry/steps`):
+/// The vectors of chosen tokens on their way through each norm (group `ln_steps`):
 ///
 ///     raw x → projected x − mean(x) → scaled z → gained g⊙z → shifted g⊙z + b
 ///
@@ -68,7 +68,7 @@ struct NormSteps: Collector {
 
   var tables: [PromptTable] {
     let group = ResultGroup(
-      path: "ln_geometry/steps",
+      path: "ln_steps",
       dimensions: [
         Dimension("prompt", .integers(Array(chosen.keys))),
         Dimension("ln", .labels(sites.map(\.label))), Dimension("step", .labels(Self.steps)),
@@ -105,7 +105,7 @@ struct NormSteps: Collector {
           }
         }
       }
-      try sink.take("ln_geometry/steps", "vector", prompt: row, values)
+      try sink.take("ln_steps", "vector", prompt: row, values)
     }
   }
 

@@ -37,6 +37,10 @@ struct GeometryCommand: ParsableCommand {
     if steps != nil && output.output == nil && !output.json {
       throw ValidationError("--steps: vectors are not printed; name a file with -o, or take --json")
     }
+    if selectability.keyMargins && output.output == nil && !output.json {
+      throw ValidationError(
+        "--key-margins: margins of keys are not printed; name a file with -o, or take --json")
+    }
   }
 
   func run() throws {
