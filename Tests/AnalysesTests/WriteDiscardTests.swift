@@ -52,6 +52,24 @@ import Testing
     print("\(name): discarded shares against finite differences: max difference \(worst)")
   }
 
+  /// Of many tokens every second one is asked. Prompts of five tokens behind position 0, all alike: each
+  /// position comes as often as the others, and the means are those of one prompt.
+  @Test func manyTokens() throws {
+    let model = try GeometryGolden("tiny-ln").model()
+    let prompt = Prompt([3, 1, 4, 1, 5, 9])
+    let one = try LayerNormGeometry().run(model, [prompt]).group("ln_geometry/writes")
+    let many = try LayerNormGeometry().run(model, Array(repeating: prompt, count: 1000))
+      .group("ln_geometry/writes")
+    #expect(one.attributes["tokens"] == .integer(5) && many.attributes["tokens"] == .integer(2500))
+    var worst = 0.0
+    for variable in one.variables {
+      let (few, all) = (try one.doubles(variable.name), try many.doubles(variable.name))
+      worst = zip(few, all).reduce(worst) { max($0, abs($1.0 - $1.1)) }
+    }
+    print("discarded shares of one prompt and of a thousand: max difference \(worst)")
+    #expect(worst < 1e-6 && (try one.doubles("head_discarded")).contains { $0 > 1e-3 })
+  }
+
   @Test func parts() throws {
     for name in ["tiny-ln", "tiny-lnfree", "tiny-gelu-erf-rmsnorm"] {
       let golden = try GeometryGolden(name)

@@ -64,7 +64,7 @@ public struct LayerNormGeometry: Sendable {
       collectors = [
         TokenGeometry(model, axes, seed: geometry.seed),
         CorpusGeometry(model, seed: geometry.seed),
-        WriteDiscard(model),
+        WriteDiscard(model, axes),
         NormShape(model, axes),
       ]
       if !geometry.steps.isEmpty {

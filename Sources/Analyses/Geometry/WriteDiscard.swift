@@ -17,12 +17,21 @@ import Tensors
 ///
 /// No head's write is formed: with w = v·W (v the head's values, W its rows of W_O), w·û = v·(Wû),
 /// ‖w‖² = v·(WWᵀ)·vᵀ and w·z = v·(Wz).
+///
+/// Of the positions ≥ 1 at most ``tokens`` are asked, evenly spaced over all prompts; position 0 of each.
 struct WriteDiscard: Collector {
+  /// The most tokens at positions ≥ 1 that are asked.
+  static let tokens = 4096
+
   private let sites: [NormSite]
   private let config: GPT2Config
   private let layers: [Layer]
   private let isFolded: Bool
   private let centers: Bool
+  /// Every so many positions ≥ 1 one is asked.
+  private let stride: Int
+  private var seen = 0
+  private var asked = 0
   /// Of heads and MLPs.
   private var heads: Sums
   private var mlps: Sums
@@ -65,8 +74,10 @@ struct WriteDiscard: Collector {
     let squares: Tensor
   }
 
-  init(_ model: GPT2) {
+  init(_ model: GPT2, _ axes: PromptAxes, tokens: Int = WriteDiscard.tokens) {
     let config = model.config
+    let available = axes.prompts.reduce(0) { $0 + $1.tokens.count - 1 }
+    stride = max(1, (available + tokens - 1) / tokens)
     self.config = config
     sites = model.normSites
     isFolded = config.normalization == .none
@@ -88,33 +99,54 @@ struct WriteDiscard: Collector {
 
   var hooks: [HookFilter] { sites.map { HookFilter($0.input) } + [.z(.all), .mlpOut(.all)] }
 
-  mutating func collect(_ batch: CollectedBatch, into sink: any PromptSink) throws {
+  /// The rows of a batch that are asked, and which of them are at position 0.
+  private struct Choice {
+    var rows: [Int] = []
     var isFirst: [Bool] = []
-    for prompt in 0..<batch.count {
-      isFirst += (0..<batch.length(prompt)).map { $0 == 0 }
+    var isAll = true
+
+    func callAsFunction(_ name: HookName, _ batch: CollectedBatch) throws -> Tensor {
+      let all = try batch.rows(name)
+      return isAll ? all : all.gatheringRows(rows)
     }
-    let final = try reader(sites[sites.count - 1], batch)
+  }
+
+  mutating func collect(_ batch: CollectedBatch, into sink: any PromptSink) throws {
+    var (chosen, start) = (Choice(isAll: stride == 1), 0)
+    for prompt in 0..<batch.count {
+      let length = batch.length(prompt)
+      for position in 0..<length where position == 0 || (seen + position - 1) % stride == 0 {
+        chosen.rows.append(start + position)
+        chosen.isFirst.append(position == 0)
+      }
+      seen += length - 1
+      start += length
+    }
+    asked += chosen.isFirst.count { !$0 }
+    let final = try reader(sites[sites.count - 1], batch, chosen)
     for layer in 0..<config.nLayers {
-      let middle = try reader(sites[2 * layer + 1], batch)
+      let middle = try reader(sites[2 * layer + 1], batch, chosen)
       let isLast = layer == config.nLayers - 1
-      let next = isLast ? final : try reader(sites[2 * layer + 2], batch)
-      try collectHeads(layer, batch, isFirst, [middle, final])
-      try collectMLP(layer, batch, isFirst, [next, final])
+      let next = isLast ? final : try reader(sites[2 * layer + 2], batch, chosen)
+      try collectHeads(layer, batch, chosen, [middle, final])
+      try collectMLP(layer, batch, chosen, [next, final])
     }
   }
 
   /// The rows that a norm divides; nil where no norm does.
-  private func reader(_ site: NormSite, _ batch: CollectedBatch) throws -> Reader? {
+  private func reader(
+    _ site: NormSite, _ batch: CollectedBatch, _ chosen: Choice
+  ) throws -> Reader? {
     if isFolded { return nil }
-    let stream = try batch.rows(site.input)
+    let stream = try chosen(site.input, batch)
     let direction = centers ? stream.centeringRows() : stream
     return Reader(direction: direction, squares: direction.groupDots(direction, groups: 1))
   }
 
   private mutating func collectHeads(
-    _ layer: Int, _ batch: CollectedBatch, _ isFirst: [Bool], _ readers: [Reader?]
+    _ layer: Int, _ batch: CollectedBatch, _ chosen: Choice, _ readers: [Reader?]
   ) throws {
-    let values = try batch.rows(HookName(.z, layer: layer))
+    let values = try chosen(HookName(.z, layer: layer), batch)
     let count = config.nHeads
     let flat = values.reshaped([values.shape[0], values.rowCount])
     var images = Tensor(uninitialized: values.shape)
@@ -131,15 +163,15 @@ struct WriteDiscard: Collector {
         return flat.groupDots(read, groups: count)
       }
       heads.add(
-        from: layer * count, ones, along, squares, reader?.squares, isFirst, reader: place,
+        from: layer * count, ones, along, squares, reader?.squares, chosen.isFirst, reader: place,
         withOnes: centers)
     }
   }
 
   private mutating func collectMLP(
-    _ layer: Int, _ batch: CollectedBatch, _ isFirst: [Bool], _ readers: [Reader?]
+    _ layer: Int, _ batch: CollectedBatch, _ chosen: Choice, _ readers: [Reader?]
   ) throws {
-    let writes = try batch.rows(HookName(.mlpOut, layer: layer))
+    let writes = try chosen(HookName(.mlpOut, layer: layer), batch)
     let squares = writes.groupDots(writes, groups: 1)
     let unit = Tensor(
       repeating: Float(1 / Double(config.dModel).squareRoot()), shape: [config.dModel])
@@ -147,7 +179,7 @@ struct WriteDiscard: Collector {
     for (place, reader) in readers.enumerated() {
       mlps.add(
         from: layer, ones, reader.map { writes.groupDots($0.direction, groups: 1) }, squares,
-        reader?.squares, isFirst, reader: place, withOnes: centers)
+        reader?.squares, chosen.isFirst, reader: place, withOnes: centers)
     }
   }
 
@@ -196,6 +228,9 @@ struct WriteDiscard: Collector {
           "reader": .string(
             "next = ln2 of the layer for heads, the next layer's ln1 (or ln_final) for MLPs; final = "
               + "ln_final"),
+          "tokens": .integer(asked),
+          "token_choice": .string(
+            stride == 1 ? "all" : "position 0 of every prompt, of the others one in \(stride)"),
         ])
     ]
   }
