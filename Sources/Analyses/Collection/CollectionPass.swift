@@ -52,6 +52,21 @@ public struct CollectedBatch {
     }
     return parts.count == 1 ? parts[0] : Tensor.concatenating(parts)
   }
+
+  /// The scaled, masked attention scores of the batch's prompt `index` in a layer, one query a row, heads
+  /// below one another: shape `[n_heads·pos, key_pos]`.
+  ///
+  /// - Throws: `ModelError.notRecorded`: they are made of `q` and `k`.
+  /// - Complexity: pos²·d_head FLOPs a head.
+  func attentionScores(layer: Int, _ index: Int) throws -> Tensor {
+    let (config, length) = (model.config, length(index))
+    let scores = Tensors.attentionScores(
+      q: try cache.tensor(.q, layer: layer, prompt: index),
+      k: try cache.tensor(.k, layer: layer, prompt: index),
+      segment: AttentionSegment(queries: 0..<length, keys: 0..<length),
+      scale: config.attentionScale(layer: layer))
+    return scores.reshaped([config.nHeads * length, length])
+  }
 }
 
 /// One pass over prompts that feeds collectors.

@@ -118,7 +118,7 @@ public struct LayerNormGeometry: Sendable {
   ///   - prompts: the prompts.
   ///   - progress: told after each batch how many prompts are done.
   /// - Returns: group `ln_geometry` with `/summary`, `/corpus`, `/writes`, `/shape` and, where asked
-  ///   for, `/steps`, `selectability` and `query_alignment` with their summaries; `renormalisation`
+  ///   for, `ln_steps`, `selectability` and `query_alignment` with their summaries; `renormalisation`
   ///   where every prompt has an answer.
   /// - Throws: `AnalysisError`, `ModelError`.
   public func run(

@@ -21,16 +21,12 @@ struct NormShape: Collector {
   static let tokens = 1024
 
   private let sites: [NormSite]
-  /// Every so many tokens one is pooled.
-  private let stride: Int
-  private var seen = 0
-  private var pooled = 0
+  private var pooled: EvenTokens
   private var clouds: [ScatterCells]
 
   init(_ model: GPT2, _ axes: PromptAxes) {
     sites = model.normSites
-    let available = axes.prompts.reduce(0) { $0 + $1.tokens.count - 1 }
-    stride = max(1, (available + Self.tokens - 1) / Self.tokens)
+    pooled = EvenTokens(axes, limit: Self.tokens)
     clouds = sites.map { _ in ScatterCells() }
   }
 
@@ -38,9 +34,7 @@ struct NormShape: Collector {
 
   mutating func collect(_ batch: CollectedBatch, into sink: any PromptSink) throws {
     for prompt in 0..<batch.count {
-      let positions = (1..<batch.length(prompt)).filter { (seen + $0 - 1) % stride == 0 }
-      seen += batch.length(prompt) - 1
-      pooled += positions.count
+      let positions = pooled.next(length: batch.length(prompt))
       if positions.isEmpty { continue }
       for (place, site) in sites.enumerated() {
         let x = try batch.cache.tensor(site.input, prompt: prompt).gatheringRows(positions)
@@ -81,9 +75,9 @@ struct NormShape: Collector {
             sites.first?.norm == nil
               ? "the coordinates of the stream, which is read as it is: (x_i, x_i)"
               : "the coordinates (x_i, z_i) before and after each norm, without gain and bias"),
-          "tokens": .integer(pooled),
+          "tokens": .integer(pooled.count),
           "token_choice": .string(
-            "position >= 1, one in \(stride) over all prompts; coordinates pooled"),
+            "position >= 1, one in \(pooled.stride) over all prompts; coordinates pooled"),
           "straight_lines": .string(
             "a curve whose alpha is 1e-3 over the root mean square of x, the least that is tried, is a "
               + "straight line of slope c*alpha"),

@@ -104,12 +104,7 @@ public struct QueryAlignment: Collector {
     let length = batch.length(index)
     var (first, rest): ([Double], [Double]) = ([], [])
     for layer in 0..<nLayers {
-      let scores = attentionScores(
-        q: try batch.cache.tensor(.q, layer: layer, prompt: index),
-        k: try batch.cache.tensor(.k, layer: layer, prompt: index),
-        segment: AttentionSegment(queries: 0..<length, keys: 0..<length),
-        scale: batch.model.config.attentionScale(layer: layer))
-      let rows = rowStatistics(scores.reshaped([nHeads * length, length]), target: nil)
+      let rows = rowStatistics(try batch.attentionScores(layer: layer, index), target: nil)
       for head in 0..<nHeads {
         let entropy = rows[head * length..<(head + 1) * length].map(\.entropy)
         first.append(entropy[0])

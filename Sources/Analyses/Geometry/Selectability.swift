@@ -125,12 +125,8 @@ public struct Selectability: Collector {
     var result: [Set<Int>] = []
     for layer in 0..<nLayers {
       let q = try batch.cache.tensor(.q, layer: layer, prompt: index)
-      let k = try batch.cache.tensor(.k, layer: layer, prompt: index)
       try check(q, "the queries of layer \(layer)", batch.firstPrompt + index)
-      let scores = attentionScores(
-        q: q, k: k, segment: AttentionSegment(queries: 0..<length, keys: 0..<length),
-        scale: batch.model.config.attentionScale(layer: layer))
-      let rows = scores.reshaped([nHeads * length, length])
+      let rows = try batch.attentionScores(layer: layer, index)
       for head in 0..<nHeads {
         result.append(
           Set((0..<length).compactMap { rows.row(head * length + $0).indexOfMaximum }))

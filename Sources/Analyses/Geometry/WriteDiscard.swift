@@ -28,10 +28,7 @@ struct WriteDiscard: Collector {
   private let layers: [Layer]
   private let isFolded: Bool
   private let centers: Bool
-  /// Every so many positions ≥ 1 one is asked.
-  private let stride: Int
-  private var seen = 0
-  private var asked = 0
+  private var asked: EvenTokens
   /// Of heads and MLPs.
   private var heads: Sums
   private var mlps: Sums
@@ -76,8 +73,7 @@ struct WriteDiscard: Collector {
 
   init(_ model: GPT2, _ axes: PromptAxes, tokens: Int = WriteDiscard.tokens) {
     let config = model.config
-    let available = axes.prompts.reduce(0) { $0 + $1.tokens.count - 1 }
-    stride = max(1, (available + tokens - 1) / tokens)
+    asked = EvenTokens(axes, limit: tokens)
     self.config = config
     sites = model.normSites
     isFolded = config.normalization == .none
@@ -112,17 +108,15 @@ struct WriteDiscard: Collector {
   }
 
   mutating func collect(_ batch: CollectedBatch, into sink: any PromptSink) throws {
-    var (chosen, start) = (Choice(isAll: stride == 1), 0)
+    var (chosen, start) = (Choice(isAll: asked.stride == 1), 0)
     for prompt in 0..<batch.count {
       let length = batch.length(prompt)
-      for position in 0..<length where position == 0 || (seen + position - 1) % stride == 0 {
+      for position in [0] + asked.next(length: length) {
         chosen.rows.append(start + position)
         chosen.isFirst.append(position == 0)
       }
-      seen += length - 1
       start += length
     }
-    asked += chosen.isFirst.count { !$0 }
     let final = try reader(sites[sites.count - 1], batch, chosen)
     for layer in 0..<config.nLayers {
       let middle = try reader(sites[2 * layer + 1], batch, chosen)
@@ -228,9 +222,10 @@ struct WriteDiscard: Collector {
           "reader": .string(
             "next = ln2 of the layer for heads, the next layer's ln1 (or ln_final) for MLPs; final = "
               + "ln_final"),
-          "tokens": .integer(asked),
+          "tokens": .integer(asked.count),
           "token_choice": .string(
-            stride == 1 ? "all" : "position 0 of every prompt, of the others one in \(stride)"),
+            asked.stride == 1
+              ? "all" : "position 0 of every prompt, of the others one in \(asked.stride)"),
         ])
     ]
   }
