@@ -26,11 +26,6 @@ public struct LogitLens: Sendable {
     self.batchSize = batchSize
   }
 
-  /// The labels of the streams: `0_pre, 0_mid, 1_pre, …, final_post`.
-  public static func streams(_ config: GPT2Config) -> [String] {
-    (0..<config.nLayers).flatMap { ["\($0)_pre", "\($0)_mid"] } + ["final_post"]
-  }
-
   /// Reads every stream of every prompt.
   ///
   /// - Parameters:
@@ -55,7 +50,7 @@ public struct LogitLens: Sendable {
         problem: "the lens reads the streams before it, so it would change nothing")
     }
     let axes = try PromptAxes(prompts, model: model, analysis: "lens")
-    let streams = Self.streams(model.config)
+    let streams = model.config.streamLabels
     let cells = prompts.count * streams.count * axes.longest
     var table = Table(cells: cells)
     for start in stride(from: 0, to: prompts.count, by: max(batchSize, 1)) {
@@ -65,7 +60,7 @@ public struct LogitLens: Sendable {
         hooks: [.residPre(.all), .residMid(.all), .residPost(.layer(-1))], logits: .none,
         interventions: interventions)
       for (index, prompt) in batch.enumerated() {
-        for (stream, name) in streamHooks(model.config).enumerated() {
+        for (stream, name) in model.config.streamHooks.enumerated() {
           let logits = try lensLogits(model, cache, name, prompt: index)
           let statistics = rowStatistics(logits, target: prompt.answer)
           if let bad = statistics.firstIndex(where: { !$0.logSumExp.isFinite }) {
@@ -93,13 +88,6 @@ public struct LogitLens: Sendable {
     let final = HookName(.residPost, layer: model.config.nLayers - 1)
     return model.unembed(
       stream, scaleOf: frozenScale ? try cache.tensor(final, prompt: prompt) : stream)
-  }
-
-  private func streamHooks(_ config: GPT2Config) -> [HookName] {
-    (0..<config.nLayers).flatMap {
-      [HookName(.residPre, layer: $0), HookName(.residMid, layer: $0)]
-    }
-      + [HookName(.residPost, layer: config.nLayers - 1)]
   }
 
   private struct Table {

@@ -96,9 +96,11 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
 }
 
 /// The axes and coordinates that every analysis of prompts shares.
-package struct PromptAxes {
-  package let prompts: [Prompt]
-  package let longest: Int
+public struct PromptAxes: Sendable {
+  /// The prompts.
+  public let prompts: [Prompt]
+  /// The tokens of the longest.
+  public let longest: Int
   package let pieces: [[String]]?
 
   package init(_ prompts: [Prompt], model: GPT2, analysis: String) throws {

@@ -201,6 +201,35 @@ public final class GPT2: Sendable {
     return (packed.rows.map { stream.rows($0) }, pass.cache)
   }
 
+  /// Runs some blocks on residual streams that are already there: what skips, repeats or reorders
+  /// blocks, or resumes behind a changed stream.
+  ///
+  /// - Parameters:
+  ///   - layers: the blocks, in the order in which they run; may be empty.
+  ///   - streams: each prompt's stream before the first of them, shape `[pos, d_model]`.
+  /// - Returns: each prompt's stream behind the last of them, of the same shapes.
+  /// - Throws: `ModelError.layerOutOfRange`; `.emptyPrompt`, `.promptTooLong` for streams of no or too
+  ///   many positions.
+  /// - Precondition: every stream has rows of `d_model` scalars.
+  public func run(layers: [Int], on streams: [Tensor]) throws -> [Tensor] {
+    for stream in streams {
+      precondition(
+        stream.rank == 2 && stream.shape[1] == config.dModel,
+        "run(layers:on:): a stream of shape \(stream.shape), expected [pos, \(config.dModel)]")
+    }
+    for layer in layers where layer < 0 || layer >= config.nLayers {
+      throw ModelError.layerOutOfRange(hook: "blocks", layer: layer, layers: config.nLayers)
+    }
+    // Positions are in the streams already: which tokens they were made of does not matter.
+    let packed = try PackedTokens(
+      streams.map { Array(repeating: 0, count: $0.shape[0]) }, config: config)
+    var pass = try ForwardPass(self, packed, .nothing)
+    var stream = streams.count == 1 ? streams[0] : Tensor.concatenating(streams)
+    var past: KeyValueCache?
+    for layer in layers { stream = try pass.block(layer, stream, past: &past) }
+    return packed.rows.map { stream.rows($0) }
+  }
+
   private func forward(
     _ prompts: [[Int]], hooks: [HookFilter], positions: PositionSelection,
     interventions: [Intervention], logits: LogitRows
@@ -275,5 +304,28 @@ extension GPT2 {
         ? ln(stream) : ln.affine(ln.normalized(stream, scale: ln.parts(other).scale))
     }
     return matmulTransposed(x, MatrixView(weights.W_U_transposed), bias: weights.b_U)
+  }
+
+  /// How well final residual streams predict the tokens that follow: loss, entropy, the prediction and its
+  /// confidence.
+  ///
+  /// - Parameters:
+  ///   - stream: final streams before the last norm, shape `[rows, d_model]`.
+  ///   - targets: the token that follows each row.
+  /// - Returns: the statistics of each row.
+  /// - Precondition: there are as many targets as rows, and all are tokens.
+  /// - Complexity: `2·d_model·d_vocab` FLOPs a row; memory for some rows' logits, however many rows
+  ///   there are.
+  public func predictions(_ stream: Tensor, targets: [Int]) -> [RowStatistics] {
+    precondition(
+      stream.shape[0] == targets.count,
+      "predictions: \(targets.count) targets of a stream of shape \(stream.shape)")
+    // 64 MB of logits at a time.
+    let block = max(1, (1 << 24) / config.dVocab)
+    return stride(from: 0, to: targets.count, by: block).flatMap { start in
+      let rows = start..<min(targets.count, start + block)
+      let part = stream.rows(rows)
+      return rowStatistics(unembed(part, scaleOf: part), targets: Array(targets[rows]))
+    }
   }
 }

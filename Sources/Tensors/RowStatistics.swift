@@ -16,6 +16,9 @@ public struct RowStatistics: Sendable, Equatable {
   public var targetProbability = 0.0
   /// How many entries are strictly larger than the target's.
   public var targetRank = 0
+
+  /// The cross-entropy of the target, `−ln p`, in nats.
+  public var loss: Double { logSumExp - targetLogit }
 }
 
 /// The statistics of each row of logits, in double precision.
@@ -26,16 +29,36 @@ public struct RowStatistics: Sendable, Equatable {
 /// - Precondition: `target` is a column.
 /// - Complexity: one exponential a scalar.
 public func rowStatistics(_ logits: Tensor, target: Int?) -> [RowStatistics] {
-  let (rows, columns) = (logits.shape[0], logits.rowCount)
+  statistics(logits) { _ in target }
+}
+
+/// The statistics of each row of logits with a target of its own, in double precision.
+///
+/// - Parameters:
+///   - logits: shape `[rows, d_vocab]`.
+///   - targets: of each row the index whose logit, probability and rank are wanted.
+/// - Precondition: there are as many targets as rows, and all are columns.
+/// - Complexity: one exponential a scalar.
+public func rowStatistics(_ logits: Tensor, targets: [Int]) -> [RowStatistics] {
   precondition(
-    target.map { $0 >= 0 && $0 < columns } ?? true,
-    "rowStatistics: target \(target ?? -1) of \(columns) columns")
+    targets.count == logits.shape[0],
+    "rowStatistics: \(targets.count) targets of \(logits.shape[0]) rows")
+  return statistics(logits) { targets[$0] }
+}
+
+private func statistics(_ logits: Tensor, target: (Int) -> Int?) -> [RowStatistics] {
+  let (rows, columns) = (logits.shape[0], logits.rowCount)
+  for row in 0..<rows {
+    let target = target(row) ?? 0
+    precondition(
+      target >= 0 && target < columns, "rowStatistics: target \(target) of \(columns) columns")
+  }
   return [RowStatistics](unsafeUninitializedCapacity: rows) { results, count in
     logits.withUnsafeBufferPointer { source in
       guard let base = source.baseAddress, let results = results.baseAddress else { return }
       parallelRows(rows, rowWork: columns) { range in
         for row in range {
-          (results + row).initialize(to: statistics(base + row * columns, columns, target))
+          (results + row).initialize(to: statistics(base + row * columns, columns, target(row)))
         }
       }
     }

@@ -30,7 +30,7 @@ import Testing
       let model = try load(name)
       let pairs = try PatchingModels.equalPairs(
         name == "mini-vanilla" ? "mini" : name, model)
-      let streams = LogitLens.streams(model.config)
+      let streams = model.config.streamLabels
       var worst = 0.0
       for rules in [
         Self.conserving, .relp, BackwardRules(ln: true),
@@ -91,7 +91,7 @@ import Testing
       let start = try group.doubles("conservation_start")
       let comparison = Comparison("\(name), \(direction.rawValue): the ledger's ends")
       comparison.check("start", start, metric)
-      let streams = LogitLens.streams(model.config).count
+      let streams = model.config.streamLabels.count
       let relevance = try group.doubles("conservation_stream")
       let biases = try group.doubles("conservation_bias")
       for (prompt, pair) in pairs.enumerated() {

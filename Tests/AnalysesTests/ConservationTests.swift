@@ -175,7 +175,7 @@ import Testing
     let model = try GradientGolden(name).model()
     let double = DoublePair(model)
     let hooks = streams(model.config)
-    let labels = LogitLens.streams(model.config)
+    let labels = model.config.streamLabels
     #expect(labels.count == hooks.count)
     var deviation = Deviation()
     var exact: Set<String> = []

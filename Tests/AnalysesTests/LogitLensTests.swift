@@ -62,7 +62,7 @@ import Testing
     let group = try #require(
       lens.run(model, prompts.map { Prompt(try golden.tokens($0), answer: Self.answer) })[
         group: "logit_lens"])
-    let streams = LogitLens.streams(model.config)
+    let streams = model.config.streamLabels
     #expect(group[dimension: "stream"]?.coordinates == .labels(streams))
     let longest = try #require(group[dimension: "pos"]?.count)
     func values(_ variable: String) throws -> [Double] {

@@ -20,7 +20,7 @@ import Tensors
 /// ```swift
 /// let result = try LayerNormGeometry().run(model, prompts)
 /// ```
-public struct LayerNormGeometry: Sendable {
+public struct LayerNormGeometry: CollectedAnalysis {
   /// How many prompts run at once.
   public var batchSize: Int
   /// Decides which tokens are sampled where there are too many to keep.
@@ -44,91 +44,40 @@ public struct LayerNormGeometry: Sendable {
     self.seed = seed
   }
 
-  /// The measurement of some prompts, ready to run: its tables say what it will write.
-  public struct Pass {
-    private let model: GPT2
-    private let prompts: [Prompt]
-    private let batchSize: Int
-    private var collectors: [any Collector]
-    /// What is written prompt by prompt.
-    public let tables: [PromptTable]
-    /// One sentence that says what the result is.
-    public let title: String
+  /// `geometry`.
+  public var name: String { "geometry" }
 
-    fileprivate init(_ geometry: LayerNormGeometry, _ model: GPT2, _ prompts: [Prompt]) throws {
-      try model.requireOnesDirection(for: "geometry")
-      let axes = try PromptAxes(prompts, model: model, analysis: "geometry")
-      self.model = model
-      self.prompts = prompts
-      batchSize = geometry.batchSize
-      collectors = [
-        TokenGeometry(model, axes, seed: geometry.seed),
-        CorpusGeometry(model, seed: geometry.seed),
-        WriteDiscard(model, axes),
-        NormShape(model, axes),
-      ]
-      if !geometry.steps.isEmpty {
-        collectors.append(try NormSteps(model, axes, geometry.steps))
-      }
-      if let selectability = geometry.selectability {
-        collectors.append(try Selectability(model, prompts, selectability))
-        collectors.append(try QueryAlignment(model, prompts))
-      }
-      tables = collectors.flatMap(\.tables)
-      title = "LayerNorm geometry of \(model.identity.name)"
-    }
+  /// One sentence that says what the result is.
+  public func title(of model: GPT2) -> String { "LayerNorm geometry of \(model.identity.name)" }
 
-    /// Runs the model on the prompts.
-    ///
-    /// - Parameters:
-    ///   - sink: takes the values of ``tables``.
-    ///   - progress: told after each batch how many prompts are done.
-    /// - Returns: what was found over all prompts: groups `ln_geometry/summary`, `/corpus`, `/writes`,
-    ///   `/shape`, `selectability/summary`, `selectability/space/summary` and `query_alignment/summary`
-    ///   where asked for, and `renormalisation` where every prompt has an answer.
-    /// - Throws: `AnalysisError.nonFinite`, `ModelError`; what the sink throws.
-    /// - Complexity: one forward pass a prompt without logits, and with answers a second one; memory
-    ///   for the activations of a batch.
-    public mutating func run(
-      into sink: any PromptSink, progress: (Int) throws -> Void = { _ in }
-    ) throws -> [ResultGroup] {
-      try CollectionPass(prompts, batchSize: batchSize).run(
-        model, &collectors, into: sink, progress: progress)
-      var findings = try collectors.flatMap { try $0.findings() }
-      if prompts.allSatisfy({ $0.answer != nil }) {
-        let attribution = try DirectLogitAttribution(batchSize: batchSize).run(model, prompts)
-        findings.append(RenormalisationGap().derive(from: attribution))
-      }
-      return findings
+  /// The collectors of groups `ln_geometry` with `/summary`, `/corpus`, `/writes`, `/shape` and, where
+  /// asked for, `ln_steps`, `selectability` and `query_alignment` with their summaries.
+  ///
+  /// - Throws: `AnalysisError.unsuitable` for a model whose stream has lost the ones direction;
+  ///   `ModelError.nothingMatches` for steps of a token that there is not.
+  public func collectors(_ model: GPT2, _ axes: PromptAxes) throws -> [any Collector] {
+    try model.requireOnesDirection(for: name)
+    var collectors: [any Collector] = [
+      TokenGeometry(model, axes, seed: seed),
+      CorpusGeometry(model, seed: seed),
+      WriteDiscard(model, axes),
+      NormShape(model, axes),
+    ]
+    if !steps.isEmpty { collectors.append(try NormSteps(model, axes, steps)) }
+    if let selectability {
+      collectors.append(try Selectability(model, axes.prompts, selectability))
+      collectors.append(try QueryAlignment(model, axes.prompts))
     }
+    return collectors
   }
 
-  /// Prepares the measurement of `prompts`.
-  ///
-  /// - Throws: `AnalysisError.noPrompts`; `.unsuitable` for a model whose stream has lost the ones
-  ///   direction; `ModelError.nothingMatches` for steps of a token that there is not.
-  public func pass(_ model: GPT2, _ prompts: [Prompt]) throws -> Pass {
-    try Pass(self, model, prompts)
-  }
-
-  /// Measures `prompts` and keeps every token's values in memory.
-  ///
-  /// - Parameters:
-  ///   - model: any model with a ones direction.
-  ///   - prompts: the prompts.
-  ///   - progress: told after each batch how many prompts are done.
-  /// - Returns: group `ln_geometry` with `/summary`, `/corpus`, `/writes`, `/shape` and, where asked
-  ///   for, `ln_steps`, `selectability` and `query_alignment` with their summaries; `renormalisation`
-  ///   where every prompt has an answer.
-  /// - Throws: `AnalysisError`, `ModelError`.
-  public func run(
-    _ model: GPT2, _ prompts: [Prompt], progress: (Int) throws -> Void = { _ in }
-  ) throws -> ResultSet {
-    var pass = try pass(model, prompts)
-    let memory = MemorySink(pass.tables)
-    let findings = try pass.run(into: memory, progress: progress)
-    return ResultSet(
-      title: pass.title, groups: memory.result + findings, provenance: Provenance(model: model))
+  /// The group `renormalisation` where every prompt has an answer, by a second forward pass.
+  public func conclusions(
+    _ model: GPT2, _ prompts: [Prompt], progress: () throws -> Void
+  ) throws -> [ResultGroup] {
+    guard prompts.allSatisfy({ $0.answer != nil }) else { return [] }
+    let attribution = try DirectLogitAttribution(batchSize: batchSize).run(model, prompts)
+    return [RenormalisationGap().derive(from: attribution)]
   }
 }
 

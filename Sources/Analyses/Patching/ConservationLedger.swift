@@ -39,7 +39,7 @@ struct ConservationLedger {
 
   init(_ model: GPT2, prompts: Int) {
     self.model = model
-    let streams = LogitLens.streams(model.config).count
+    let streams = model.config.streamLabels.count
     relevance = Array(repeating: Array(repeating: 0, count: streams), count: prompts)
     (shares, size) = (relevance, relevance)
     start = Array(repeating: 0, count: prompts)
@@ -101,7 +101,7 @@ struct ConservationLedger {
 
   /// The lowest stream from which on the sum holds; nil where it never does.
   static func exactFrom(_ rules: BackwardRules, _ config: GPT2Config) -> String? {
-    let streams = LogitLens.streams(config)
+    let streams = config.streamLabels
     if !rules.ln && config.normalization != .none { return nil }
     if !rules.identity && config.activation != .relu { return streams[streams.count - 1] }
     if !rules.attentionPattern || rules.uniformAttention { return streams[streams.count - 2] }
@@ -112,7 +112,7 @@ struct ConservationLedger {
   ///
   /// - Returns: a warning where a run misses the sum by more than rounding explains.
   func add(to group: inout ResultGroup, _ rules: BackwardRules, units: String) -> String? {
-    let streams = LogitLens.streams(model.config)
+    let streams = model.config.streamLabels
     let exactFrom = Self.exactFrom(rules, model.config)
     let first = exactFrom.flatMap { streams.firstIndex(of: $0) } ?? streams.count
     var (biases, errors, tolerances) = (shares, shares, shares)

@@ -157,7 +157,7 @@ struct DemoCommand: ParsableCommand {
       let path = "\(output)/lens-\(model.identity.name).h5"
       try ResultFile.write(result, to: path)
       files.append("\(path)  logit lens")
-      streams = LogitLens.streams(model.config)
+      streams = model.config.streamLabels
       columns.append(try lastColumn(result, streams.count))
     }
     for index in streams.indices {

@@ -17,11 +17,8 @@ struct GeometryCommand: ParsableCommand {
       |z|/√d is the stream's own deviation.
       """)
 
-  @OptionGroup var model: ModelOptions
-  @OptionGroup var prompts: PromptOptions
+  @OptionGroup var collection: CollectionOptions
   @OptionGroup var selectability: SelectabilityOptions
-  @OptionGroup var memory: MemoryOptions
-  @OptionGroup var output: OutputOptions
   @Option(
     parsing: .unconditional,  // else -1 would be taken for an option
     help: ArgumentHelp(
@@ -34,56 +31,28 @@ struct GeometryCommand: ParsableCommand {
   var seed: UInt64 = 0
 
   func validate() throws {
-    if steps != nil && output.output == nil && !output.json {
+    if steps != nil && !collection.output.keepsValues {
       throw ValidationError("--steps: vectors are not printed; name a file with -o, or take --json")
     }
-    if selectability.keyMargins && output.output == nil && !output.json {
+    if selectability.keyMargins && !collection.output.keepsValues {
       throw ValidationError(
         "--key-margins: margins of keys are not printed; name a file with -o, or take --json")
     }
   }
 
   func run() throws {
-    try output.check(inputs: model.inputs + prompts.inputs)
     let keys = try selectability.settings(seed: seed)
     let steps = try chosenSteps()
-    let model = try model.load()
-    let prompts = try prompts.load(model)
-    let longest = prompts.map(\.tokens.count).max() ?? 1
-    let config = model.config
-    // The recorded streams, and what a forward pass has at once.
-    let streams = (keys == nil ? 4 : 7) * config.nLayers + 12
-    let bytes = 4 * longest * (streams * config.dModel + 2 * config.dMLP)
-    // The second moments of every norm's cloud.
-    let moments = 8 * config.dModel * config.dModel * model.normSites.count
-    let geometry = LayerNormGeometry(
-      batchSize: try memory.batch(
-        min(prompts.count, 8), each: bytes, constant: moments, quiet: output.quiet),
-      seed: seed, steps: steps, selectability: keys)
-    var pass = try geometry.pass(model, prompts)
-    let provenance = Provenance(model: model).merging(
-      runProvenance(prependBOS: self.prompts.provenanceBOS(model), seed: seed))
-    var progress = Progress("geometry", total: prompts.count, quiet: output.quiet)
-
-    let stream = try output.output.map {
-      try ResultStream(
-        path: $0, title: pass.title, provenance: provenance, tables: pass.tables)
-    }
-    // JSON prints what the file holds.
-    let kept = output.json && !output.quiet ? MemorySink(pass.tables) : nil
-    var sinks: [any PromptSink] = []
-    if let stream { sinks.append(stream) }
-    if let kept { sinks.append(kept) }
-    let findings = try pass.run(into: SeveralSinks(sinks)) { progress.update($0) }
-    try stream?.finish(findings)
-    if output.quiet { return }
-    if let kept {
-      return Terminal.print(
-        JSONText.text(
-          ResultSet(title: pass.title, groups: kept.result + findings, provenance: provenance)))
-    }
-    Terminal.print(geometryTables(pass.tables.map(\.group) + findings) ?? "")
-    if let path = output.output { Terminal.print("wrote \(path)") }
+    try collection.run(
+      LayerNormGeometry(seed: seed, steps: steps, selectability: keys), seed: seed,
+      bytes: { config, tokens in
+        // The recorded streams, and what a forward pass has at once.
+        let streams = (keys == nil ? 4 : 7) * config.nLayers + 12
+        return 4 * tokens * (streams * config.dModel + 2 * config.dMLP)
+      },
+      // The second moments of every norm's cloud.
+      constant: { 8 * $0.dModel * $0.dModel * (2 * $0.nLayers + 1) },
+      table: { geometryTables($0) ?? "" })
   }
 }
 
@@ -102,16 +71,5 @@ extension GeometryCommand {
       return NormStep(
         prompt: numbers.count == 2 ? numbers[0] : nil, position: numbers[numbers.count - 1])
     }
-  }
-}
-
-/// Hands what it takes to several sinks, or to none.
-private final class SeveralSinks: PromptSink {
-  private let sinks: [any PromptSink]
-
-  init(_ sinks: [any PromptSink]) { self.sinks = sinks }
-
-  func take(_ path: String, _ variable: String, prompt: Int, _ values: [Float]) throws {
-    for sink in sinks { try sink.take(path, variable, prompt: prompt, values) }
   }
 }

@@ -16,6 +16,9 @@ struct OutputOptions: ParsableArguments {
   @Flag(help: "Print nothing but errors.")
   var quiet = false
 
+  /// Whether anything but tables comes out.
+  var keepsValues: Bool { output != nil || json }
+
   /// Prints a result as JSON, or what `table` says, and writes the file if one was named.
   func deliver(_ result: ResultSet, table: () throws -> String) throws {
     if let output { try ResultFile.write(result, to: output) }
