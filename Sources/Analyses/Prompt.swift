@@ -51,6 +51,10 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
   case unsuitable(analysis: String, problem: String)
   /// Senders and receivers that cannot be patched as asked.
   case paths(problem: String)
+  /// Models that cannot stand side by side.
+  case models(problem: String)
+  /// What went wrong with one of several models.
+  case model(name: String, problem: String)
 
   /// One line: what, where, expected, found, what to do.
   public var description: String {
@@ -79,6 +83,10 @@ public enum AnalysisError: Error, Equatable, CustomStringConvertible {
       "\(analysis): \(problem)"
     case .paths(let problem):
       "paths: \(problem)"
+    case .models(let problem):
+      "several models: \(problem)"
+    case .model(let name, let problem):
+      "model '\(name)': \(problem)"
     case .noGradient(let metric):
       "metric '\(metric)' has no gradient, which attribution needs; give it one "
         + "(Metric(…, gradient: …)) or use exact patching"

@@ -95,14 +95,27 @@ public struct CollectionPass {
     _ model: GPT2, _ collectors: inout [any Collector], into sink: any PromptSink,
     progress: (Int) throws -> Void = { _ in }
   ) throws {
-    let hooks = collectors.flatMap(\.hooks)
-    for start in stride(from: 0, to: prompts.count, by: max(batchSize, 1)) {
-      let batch = prompts[start..<min(prompts.count, start + max(batchSize, 1))]
-      let (_, cache) = try model.runWithCache(
-        batch: batch.map(\.tokens), hooks: hooks, logits: .none)
-      let collected = CollectedBatch(model: model, cache: cache, firstPrompt: start)
-      for index in collectors.indices { try collectors[index].collect(collected, into: sink) }
-      try progress(start + batch.count)
+    for batch in batches {
+      try run(batch, model, &collectors, into: sink)
+      try progress(batch.upperBound)
     }
+  }
+
+  /// Which prompts run together.
+  var batches: [Range<Int>] {
+    stride(from: 0, to: prompts.count, by: max(batchSize, 1)).map {
+      $0..<min(prompts.count, $0 + max(batchSize, 1))
+    }
+  }
+
+  /// Runs the model on one of the batches.
+  func run(
+    _ batch: Range<Int>, _ model: GPT2, _ collectors: inout [any Collector],
+    into sink: any PromptSink
+  ) throws {
+    let (_, cache) = try model.runWithCache(
+      batch: prompts[batch].map(\.tokens), hooks: collectors.flatMap(\.hooks), logits: .none)
+    let collected = CollectedBatch(model: model, cache: cache, firstPrompt: batch.lowerBound)
+    for index in collectors.indices { try collectors[index].collect(collected, into: sink) }
   }
 }

@@ -20,7 +20,7 @@ struct PatchCommand: ParsableCommand {
       on a few prompts to see which to believe, and where.
       """)
 
-  @OptionGroup var model: ModelOptions
+  @OptionGroup var models: TwinOptions
   @OptionGroup var pairs: PairOptions
   @OptionGroup var method: MethodOptions
   @OptionGroup var sweep: SweepOptions
@@ -84,35 +84,41 @@ struct PatchCommand: ParsableCommand {
   func run() throws {
     let estimates = try method.chosenEstimates()
     try checkExact(estimates)
-    let inputs = model.inputs + pairs.inputs + [reference].compactMap { $0 }
+    let inputs = models.inputs + pairs.inputs + [reference].compactMap { $0 }
     try output.check(inputs: inputs)
-    var partial = PartialResult(output.output)
+    // A partial result is one model's.
+    var partial = PartialResult(models.sources.count == 1 ? output.output : nil)
     let begun = try partial.read(resume: resume)
-    let model = try model.load()
-    let pairs = try self.pairs.load(model, corruptedNeeded: noise == nil)
-    let patching = try experiment(model, pairs)
-    let provenance = runProvenance(prependBOS: self.pairs.provenanceBOS(model), seed: seed)
-    // What finished tensors leave behind counts, too.
-    TensorMemory.keptBytesLimit = min(1 << 30, patching.bytes / 2)
-
-    // What is wrong with an estimate is found before the long sweep.
-    var result: ResultSet?
-    if !estimates.isEmpty {
-      var progress = Progress("estimates", total: pairs.count, quiet: output.quiet)
-      result = try AttributionPatching(of: patching, by: estimates).run(model, pairs) {
-        progress.update($0.done)
+    let models = try self.models.load()
+    let pairs = try self.models.shared(
+      models, read: { try self.pairs.load($0, corruptedNeeded: noise == nil) }, prompts: { $0 })
+    let provenance = runProvenance(
+      prependBOS: self.pairs.provenanceBOS(models[0]), seed: seed)
+    let results = try self.models.each(models) { model in
+      let patching = try experiment(model, pairs)
+      // What finished tensors leave behind counts, too.
+      TensorMemory.keptBytesLimit = min(1 << 30, patching.bytes / 2)
+      // What is wrong with an estimate is found before the long sweep.
+      var estimated: ResultSet?
+      if !estimates.isEmpty {
+        var progress = Progress("estimates", total: pairs.count, quiet: output.quiet)
+        estimated = try AttributionPatching(of: patching, by: estimates).run(model, pairs) {
+          progress.update($0.done)
+        }
+      }
+      if let estimated, !method.isExact { return estimated }
+      let exact = try exactSweep(patching, model, pairs, resuming: begun, &partial, provenance)
+      return try estimated.map { try exact.compared(with: $0) } ?? exact
+    }
+    if !output.quiet {
+      for result in results {
+        for warning in PatchTable.warnings(result) { Terminal.note("warning: \(warning)") }
       }
     }
-    if method.isExact {
-      let exact = try exactSweep(patching, model, pairs, resuming: begun, &partial, provenance)
-      result = try result.map { try exact.compared(with: $0) } ?? exact
+    let sites = try sweep.patchSites()
+    try output.deliver(results, of: models, provenance: provenance) {
+      PatchTable.text($0, sites, top: top)
     }
-    guard var result else { return }
-    result.provenance = result.provenance.merging(provenance)
-    if !output.quiet {
-      for warning in PatchTable.warnings(result) { Terminal.note("warning: \(warning)") }
-    }
-    try output.deliver(result) { PatchTable.text(result, patching.sites, top: top) }
     partial.remove()
   }
 
@@ -122,6 +128,11 @@ struct PatchCommand: ParsableCommand {
       throw CommandError(
         "--window \(window): \(method.name) cannot estimate a window, for paths through several of "
           + "its layers would be counted more than once; take --method activation")
+    }
+    if resume && models.sources.count > 1 {
+      throw CommandError(
+        "--resume: goes on with the sweep of one model, and --model gives several; run them one by one"
+      )
     }
     if resume && !method.isExact {
       throw CommandError(

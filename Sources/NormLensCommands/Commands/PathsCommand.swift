@@ -18,7 +18,7 @@ struct PathsCommand: ParsableCommand {
       is NaN.
       """)
 
-  @OptionGroup var model: ModelOptions
+  @OptionGroup var models: TwinOptions
   @OptionGroup var pairs: PairOptions
   @Option(help: ArgumentHelp("Where paths begin.", valueName: "list"))
   var senders: String
@@ -54,9 +54,19 @@ struct PathsCommand: ParsableCommand {
   }
 
   func run() throws {
-    try output.check(inputs: model.inputs + pairs.inputs)
+    try output.check(inputs: models.inputs + pairs.inputs)
     let metric = try SweepOptions.metric(named: self.metric)
-    let model = try model.load()
+    let models = try self.models.load()
+    let pairs = try self.models.shared(
+      models, read: { try self.pairs.load($0) }, prompts: { $0 })
+    let results = try self.models.each(models) { try patch($0, pairs, metric) }
+    let provenance = runProvenance(
+      prependBOS: self.pairs.provenanceBOS(models[0]), seed: seed)
+    try output.deliver(results, of: models, provenance: provenance) { Self.table($0, top: top) }
+  }
+
+  /// Patches the paths of one model.
+  private func patch(_ model: GPT2, _ pairs: [PromptPair], _ metric: Metric) throws -> ResultSet {
     var patching = PathPatching(
       senders: try PathSender.parse(senders, model.config),
       receivers: try PathReceiver.parse(receivers, model.config),
@@ -64,7 +74,6 @@ struct PathsCommand: ParsableCommand {
       variant: frozen ? .frozen : jointly ? .jointly(throughMLPs: throughMLPs) : .recomputed)
     patching.bytes = try memory.limit
     patching.seed = seed
-    let pairs = try self.pairs.load(model)
     // What finished tensors leave behind counts, too.
     TensorMemory.keptBytesLimit = min(1 << 30, patching.bytes / 2)
     let estimate = try patching.estimate(model, pairs)
@@ -75,13 +84,11 @@ struct PathsCommand: ParsableCommand {
           + duration(estimate.flops / MachineLimits.sgemmPeak()))
     }
     var progress = Progress("paths", total: estimate.effects, quiet: output.quiet)
-    var result = try patching.run(model, pairs) { progress.update($0) }
-    result.provenance = result.provenance.merging(
-      runProvenance(prependBOS: self.pairs.provenanceBOS(model), seed: seed))
+    let result = try patching.run(model, pairs) { progress.update($0) }
     if !output.quiet, case .strings(let texts)? = result[group: "path"]?.attributes["warnings"] {
       for text in texts { Terminal.note("warning: \(text)") }
     }
-    try output.deliver(result) { Self.table(result, top: top) }
+    return result
   }
 
   /// The metrics and the strongest paths, means over prompts.

@@ -3,7 +3,7 @@ import NormLens
 
 /// What every analysis of prompts takes: model, prompts, answer, interventions, memory, output.
 struct AnalysisOptions: ParsableArguments {
-  @OptionGroup var model: ModelOptions
+  @OptionGroup var models: TwinOptions
   @OptionGroup var prompts: PromptOptions
   @OptionGroup var answer: AnswerOptions
   @OptionGroup var interventions: InterventionOptions
@@ -19,7 +19,7 @@ struct AnalysisOptions: ParsableArguments {
     let batchSize: Int
   }
 
-  /// Loads the model, runs the analysis on the prompts, prints the result and writes it.
+  /// Loads the models, runs the analysis on the prompts, prints the result and writes it.
   ///
   /// - Parameters:
   ///   - name: what the progress line calls it.
@@ -32,18 +32,21 @@ struct AnalysisOptions: ParsableArguments {
     _ analysis: (Work, _ progress: (Int) -> Void) throws -> ResultSet,
     table: (ResultSet) -> String
   ) throws {
-    try output.check(inputs: model.inputs + prompts.inputs)
-    let model = try model.load()
-    let prompts = try answer.apply(to: self.prompts.load(model), wrong: wrong, model)
+    try output.check(inputs: models.inputs + prompts.inputs)
+    let models = try self.models.load()
+    let prompts = try self.models.shared(
+      models, read: { try answer.apply(to: self.prompts.load($0), wrong: wrong, $0) },
+      prompts: { $0 })
     let longest = prompts.map(\.tokens.count).max() ?? 1
-    let work = Work(
-      model: model, prompts: prompts, interventions: try interventions.interventions(model),
-      batchSize: try memory.batch(
-        min(prompts.count, 64), each: bytes(model.config, longest), quiet: output.quiet))
-    var progress = Progress(name, total: prompts.count, quiet: output.quiet)
-    var result = try analysis(work) { progress.update($0) }
-    result.provenance = result.provenance.merging(
-      runProvenance(prependBOS: self.prompts.provenanceBOS(model)))
-    try output.deliver(result) { table(result) }
+    let results = try self.models.each(models) { model in
+      let work = Work(
+        model: model, prompts: prompts, interventions: try interventions.interventions(model),
+        batchSize: try memory.batch(
+          min(prompts.count, 64), each: bytes(model.config, longest), quiet: output.quiet))
+      var progress = Progress(name, total: prompts.count, quiet: output.quiet)
+      return try analysis(work) { progress.update($0) }
+    }
+    let provenance = runProvenance(prependBOS: self.prompts.provenanceBOS(models[0]))
+    try output.deliver(results, of: models, provenance: provenance, table: table)
   }
 }

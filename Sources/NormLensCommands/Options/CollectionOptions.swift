@@ -1,14 +1,14 @@
 import ArgumentParser
 import NormLens
 
-/// What an analysis takes that measures all prompts in one pass: model, prompts, memory, output.
+/// What an analysis takes that measures all prompts in one pass: models, prompts, memory, output.
 struct CollectionOptions: ParsableArguments {
-  @OptionGroup var model: ModelOptions
+  @OptionGroup var models: TwinOptions
   @OptionGroup var prompts: PromptOptions
   @OptionGroup var memory: MemoryOptions
   @OptionGroup var output: OutputOptions
 
-  /// Loads the model, measures the prompts, writes the file while they run, and prints the tables.
+  /// Loads the models, measures the prompts, writes the file while they run, and prints the tables.
   ///
   /// - Parameters:
   ///   - analysis: the analysis; its batch size is set here.
@@ -21,17 +21,18 @@ struct CollectionOptions: ParsableArguments {
     bytes: (GPT2Config, _ tokens: Int) -> Int, constant: (GPT2Config) -> Int = { _ in 0 },
     table: ([ResultGroup]) -> String
   ) throws {
-    try output.check(inputs: model.inputs + prompts.inputs)
-    let model = try model.load()
-    let prompts = try prompts.load(model)
+    try output.check(inputs: models.inputs + prompts.inputs)
+    let models = try self.models.load()
+    let prompts = try self.models.shared(
+      models, read: { try self.prompts.load($0) }, prompts: { $0 })
     let longest = prompts.map(\.tokens.count).max() ?? 1
     var analysis = analysis
     analysis.batchSize = try memory.batch(
-      min(prompts.count, 8), each: bytes(model.config, longest), constant: constant(model.config),
-      quiet: output.quiet)
-    var pass = try analysis.pass(model, prompts)
-    let provenance = Provenance(model: model).merging(
-      runProvenance(prependBOS: self.prompts.provenanceBOS(model), seed: seed))
+      min(prompts.count, 8), each: models.map { bytes($0.config, longest) }.max() ?? 0,
+      constant: models.reduce(0) { $0 + constant($1.config) }, quiet: output.quiet)
+    var pass = try analysis.pass(models, prompts)
+    let provenance = pass.provenance.merging(
+      runProvenance(prependBOS: self.prompts.provenanceBOS(models[0]), seed: seed))
     var progress = Progress(analysis.name, total: prompts.count, quiet: output.quiet)
 
     let stream = try output.output.map {
@@ -51,7 +52,10 @@ struct CollectionOptions: ParsableArguments {
         JSONText.text(
           ResultSet(title: pass.title, groups: kept.result + findings, provenance: provenance)))
     }
-    Terminal.print(table(pass.tables.map(\.group) + findings))
+    let texts = pass.parts.map { table($0.tables.map(\.group) + $0.findings) }
+    Terminal.print(
+      texts.count == 1
+        ? texts[0] : modelTables(TwinRun(models).names, texts, pass.tables.map(\.group) + findings))
     if let path = output.output { Terminal.print("wrote \(path)") }
   }
 }

@@ -10,11 +10,7 @@ struct ModelOptions: ParsableArguments {
     completion: .file())
   var model: String
 
-  @OptionGroup var compute: ComputeOptions
-  @OptionGroup var processing: ProcessingOptions
-
-  @Flag(name: .customLong("no-verify"), help: "Do not compare the model file's checksums.")
-  var noVerify = false
+  @OptionGroup var loading: LoadingOptions
 
   /// The files that are read.
   var inputs: [String] { Checkpoint.files(of: model) }
@@ -26,12 +22,21 @@ struct ModelOptions: ParsableArguments {
 
   /// Opens the model's file without making a model of it.
   func open() throws -> Checkpoint {
-    compute.apply()
+    loading.compute.apply()
     let checkpoint = try Checkpoint.open(
-      model, processing: try processing.steps, verify: !noVerify)
-    processing.noteSkipped(of: checkpoint)
+      model, processing: try loading.processing.steps, verify: !loading.noVerify)
+    loading.processing.noteSkipped(of: checkpoint)
     return checkpoint
   }
+}
+
+/// How a model is opened and computed with.
+struct LoadingOptions: ParsableArguments {
+  @OptionGroup var compute: ComputeOptions
+  @OptionGroup var processing: ProcessingOptions
+
+  @Flag(name: .customLong("no-verify"), help: "Do not compare the model file's checksums.")
+  var noVerify = false
 }
 
 /// What is done to the weights before anything is computed.
