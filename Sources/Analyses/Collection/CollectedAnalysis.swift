@@ -55,7 +55,8 @@ extension CollectedAnalysis {
     let memory = MemorySink(pass.tables)
     let findings = try pass.run(into: memory, progress: progress)
     return ResultSet(
-      title: pass.title, groups: memory.result + findings, provenance: Provenance(model: model))
+      title: pass.title, groups: ResultGroup.joining(memory.result + findings),
+      provenance: Provenance(model: model))
   }
 }
 

@@ -34,7 +34,9 @@ struct AnalysisOptions: ParsableArguments {
   ) throws {
     try output.check(inputs: model.inputs + prompts.inputs)
     let model = try model.load()
-    let prompts = try answer.apply(to: self.prompts.load(model), wrong: wrong, model)
+    let text = try prompts.read(model, answered: answer.answer != nil)
+    if !output.quiet { text.note() }
+    let prompts = try answer.apply(to: text.prompts, wrong: wrong, model)
     let longest = prompts.map(\.tokens.count).max() ?? 1
     let work = Work(
       model: model, prompts: prompts, interventions: try interventions.interventions(model),
@@ -43,7 +45,7 @@ struct AnalysisOptions: ParsableArguments {
     var progress = Progress(name, total: prompts.count, quiet: output.quiet)
     var result = try analysis(work) { progress.update($0) }
     result.provenance = result.provenance.merging(
-      runProvenance(prependBOS: self.prompts.provenanceBOS(model)))
+      runProvenance(prependBOS: self.prompts.provenanceBOS(model)).merging(text.facts))
     try output.deliver(result) { table(result) }
   }
 }

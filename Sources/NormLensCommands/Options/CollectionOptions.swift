@@ -15,15 +15,19 @@ struct CollectionOptions: ParsableArguments {
   ///   - seed: what samples are drawn by, if any are.
   ///   - bytes: the bytes that a prompt of so many tokens needs.
   ///   - constant: the bytes that are needed in any case.
+  ///   - window: the tokens of the windows that a long text is cut into without `--context`; nil leaves
+  ///     it whole.
   ///   - table: the groups as text.
   func run<Analysis: CollectedAnalysis>(
     _ analysis: Analysis, seed: UInt64? = nil,
     bytes: (GPT2Config, _ tokens: Int) -> Int, constant: (GPT2Config) -> Int = { _ in 0 },
-    table: ([ResultGroup]) -> String
+    window: (GPT2Config) -> Int? = { _ in nil }, table: ([ResultGroup]) -> String
   ) throws {
     try output.check(inputs: model.inputs + prompts.inputs)
     let model = try model.load()
-    let prompts = try prompts.load(model)
+    let text = try prompts.read(model, window: window(model.config))
+    if !output.quiet { text.note() }
+    let prompts = text.prompts
     let longest = prompts.map(\.tokens.count).max() ?? 1
     var analysis = analysis
     analysis.batchSize = try memory.batch(
@@ -31,7 +35,8 @@ struct CollectionOptions: ParsableArguments {
       quiet: output.quiet)
     var pass = try analysis.pass(model, prompts)
     let provenance = Provenance(model: model).merging(
-      runProvenance(prependBOS: self.prompts.provenanceBOS(model), seed: seed))
+      runProvenance(prependBOS: self.prompts.provenanceBOS(model), seed: seed)
+        .merging(text.facts))
     var progress = Progress(analysis.name, total: prompts.count, quiet: output.quiet)
 
     let stream = try output.output.map {
@@ -49,9 +54,11 @@ struct CollectionOptions: ParsableArguments {
     if let kept {
       return Terminal.print(
         JSONText.text(
-          ResultSet(title: pass.title, groups: kept.result + findings, provenance: provenance)))
+          ResultSet(
+            title: pass.title, groups: ResultGroup.joining(kept.result + findings),
+            provenance: provenance)))
     }
-    Terminal.print(table(pass.tables.map(\.group) + findings))
+    Terminal.print(table(ResultGroup.joining(pass.tables.map(\.group) + findings)))
     if let path = output.output { Terminal.print("wrote \(path)") }
   }
 }
