@@ -15,16 +15,20 @@ struct CollectionOptions: ParsableArguments {
   ///   - seed: what samples are drawn by, if any are.
   ///   - bytes: the bytes that a prompt of so many tokens needs.
   ///   - constant: the bytes that are needed in any case.
+  ///   - window: the tokens of the windows that a long text is cut into without `--context`; nil leaves
+  ///     it whole.
   ///   - table: the groups as text.
   func run<Analysis: CollectedAnalysis>(
     _ analysis: Analysis, seed: UInt64? = nil,
     bytes: (GPT2Config, _ tokens: Int) -> Int, constant: (GPT2Config) -> Int = { _ in 0 },
-    table: ([ResultGroup]) -> String
+    window: (GPT2Config) -> Int? = { _ in nil }, table: ([ResultGroup]) -> String
   ) throws {
     try output.check(inputs: models.inputs + prompts.inputs)
     let models = try self.models.load()
-    let prompts = try self.models.shared(
-      models, read: { try self.prompts.load($0) }, prompts: { $0 })
+    let text = try self.models.shared(
+      models, read: { try prompts.read($0, window: window($0.config)) }, prompts: { $0.prompts })
+    if !output.quiet { text.note() }
+    let prompts = text.prompts
     let longest = prompts.map(\.tokens.count).max() ?? 1
     var analysis = analysis
     analysis.batchSize = try memory.batch(
@@ -32,7 +36,8 @@ struct CollectionOptions: ParsableArguments {
       constant: models.reduce(0) { $0 + constant($1.config) }, quiet: output.quiet)
     var pass = try analysis.pass(models, prompts)
     let provenance = pass.provenance.merging(
-      runProvenance(prependBOS: self.prompts.provenanceBOS(models[0]), seed: seed))
+      runProvenance(prependBOS: self.prompts.provenanceBOS(models[0]), seed: seed)
+        .merging(text.facts))
     var progress = Progress(analysis.name, total: prompts.count, quiet: output.quiet)
 
     let stream = try output.output.map {
@@ -50,12 +55,19 @@ struct CollectionOptions: ParsableArguments {
     if let kept {
       return Terminal.print(
         JSONText.text(
-          ResultSet(title: pass.title, groups: kept.result + findings, provenance: provenance)))
+          ResultSet(
+            title: pass.title, groups: ResultGroup.joining(kept.result + findings),
+            provenance: provenance)))
     }
-    let texts = pass.parts.map { table($0.tables.map(\.group) + $0.findings) }
+    let texts = pass.parts.map {
+      table(ResultGroup.joining($0.tables.map(\.group) + $0.findings))
+    }
     Terminal.print(
       texts.count == 1
-        ? texts[0] : modelTables(TwinRun(models).names, texts, pass.tables.map(\.group) + findings))
+        ? texts[0]
+        : modelTables(
+          TwinRun(models).names, texts,
+          ResultGroup.joining(pass.tables.map(\.group) + findings)))
     if let path = output.output { Terminal.print("wrote \(path)") }
   }
 }
