@@ -13,20 +13,26 @@ struct CollectionOptions: ParsableArguments {
   /// - Parameters:
   ///   - analysis: the analysis; its batch size is set here.
   ///   - seed: what samples are drawn by, if any are.
+  ///   - generated: prompts that are made for the model instead of read.
   ///   - bytes: the bytes that a prompt of so many tokens needs.
   ///   - constant: the bytes that are needed in any case.
   ///   - window: the tokens of the windows that a long text is cut into without `--context`; nil leaves
   ///     it whole.
   ///   - table: the groups as text.
   func run<Analysis: CollectedAnalysis>(
-    _ analysis: Analysis, seed: UInt64? = nil,
+    _ analysis: Analysis, seed: UInt64? = nil, generated: ((GPT2) throws -> [Prompt])? = nil,
     bytes: (GPT2Config, _ tokens: Int) -> Int, constant: (GPT2Config) -> Int = { _ in 0 },
     window: (GPT2Config) -> Int? = { _ in nil }, table: ([ResultGroup]) -> String
   ) throws {
     try output.check(inputs: models.inputs + prompts.inputs)
     let models = try self.models.load()
     let text = try self.models.shared(
-      models, read: { try prompts.read($0, window: window($0.config)) }, prompts: { $0.prompts })
+      models,
+      read: { model in
+        if let generated { return LoadedPrompts(try generated(model)) }
+        return try prompts.read(model, window: window(model.config))
+      },
+      prompts: { $0.prompts })
     if !output.quiet { text.note() }
     let prompts = text.prompts
     let longest = prompts.map(\.tokens.count).max() ?? 1
