@@ -18,6 +18,9 @@ public protocol CollectedAnalysis: Sendable {
   ///
   /// - Throws: `AnalysisError`, `ModelError`.
   func collectors(_ model: GPT2, _ axes: PromptAxes) throws -> [any Collector]
+  /// How often ``conclusions(_:_:progress:)`` calls `progress`; each step should take about as long as a
+  /// prompt's forward pass.
+  func steps(_ model: GPT2, _ prompts: [Prompt]) -> Int
   /// What is found without the pass: from the weights, or by further runs.
   ///
   /// - Parameter progress: may throw to stop.
@@ -28,6 +31,9 @@ public protocol CollectedAnalysis: Sendable {
 }
 
 extension CollectedAnalysis {
+  /// None, where an analysis does not say otherwise.
+  public func steps(_ model: GPT2, _ prompts: [Prompt]) -> Int { 0 }
+
   /// Nothing, where an analysis does not say otherwise.
   public func conclusions(
     _ model: GPT2, _ prompts: [Prompt], progress: () throws -> Void
@@ -69,6 +75,8 @@ public struct AnalysisPass {
   public let tables: [PromptTable]
   /// One sentence that says what the result is.
   public let title: String
+  /// How far progress counts: to the prompts, and on through the steps of the conclusions.
+  public let steps: Int
 
   fileprivate init(
     _ analysis: any CollectedAnalysis, _ model: GPT2, _ prompts: [Prompt]
@@ -80,14 +88,14 @@ public struct AnalysisPass {
     collectors = try analysis.collectors(model, axes)
     tables = collectors.flatMap(\.tables)
     title = analysis.title(of: model)
+    steps = (collectors.isEmpty ? 0 : prompts.count) + analysis.steps(model, prompts)
   }
 
   /// Runs the model on the prompts.
   ///
   /// - Parameters:
   ///   - sink: takes the values of ``tables``.
-  ///   - progress: told after each batch how many prompts are done, and once more after each further
-  ///     run of the conclusions; may throw to stop.
+  ///   - progress: told after each batch how many of ``steps`` are done; may throw to stop.
   /// - Returns: what was found over all prompts.
   /// - Throws: `AnalysisError.nonFinite`, `ModelError`; what the sink and `progress` throw.
   /// - Complexity: one forward pass a prompt without logits, and what the conclusions need; memory for
@@ -99,7 +107,11 @@ public struct AnalysisPass {
       try CollectionPass(prompts, batchSize: analysis.batchSize).run(
         model, &collectors, into: sink, progress: progress)
     }
+    var done = collectors.isEmpty ? 0 : prompts.count
     return try collectors.flatMap { try $0.findings() }
-      + analysis.conclusions(model, prompts) { try progress(prompts.count) }
+      + analysis.conclusions(model, prompts) {
+        done += 1
+        try progress(done)
+      }
   }
 }

@@ -32,7 +32,7 @@ struct CollectionOptions: ParsableArguments {
     var pass = try analysis.pass(model, prompts)
     let provenance = Provenance(model: model).merging(
       runProvenance(prependBOS: self.prompts.provenanceBOS(model), seed: seed))
-    var progress = Progress(analysis.name, total: prompts.count, quiet: output.quiet)
+    var progress = Progress(analysis.name, total: pass.steps, quiet: output.quiet)
 
     let stream = try output.output.map {
       try ResultStream(
