@@ -44,7 +44,7 @@ struct CollectionOptions: ParsableArguments {
     let provenance = pass.provenance.merging(
       runProvenance(prependBOS: self.prompts.provenanceBOS(models[0]), seed: seed)
         .merging(text.facts))
-    var progress = Progress(analysis.name, total: prompts.count, quiet: output.quiet)
+    var progress = Progress(analysis.name, total: pass.steps, quiet: output.quiet)
 
     let stream = try output.output.map {
       try ResultStream(
