@@ -18,6 +18,7 @@ public struct NormLensCommand: ParsableCommand {
       RunCommand.self, TokenizeCommand.self, CacheCommand.self, LensCommand.self,
       DLACommand.self, GeometryCommand.self,
       StreamCommand.self,
+      HeadsCommand.self,
       PatchCommand.self, PathsCommand.self,
       PromptsCommand.self, ShowCommand.self, BenchCommand.self,
     ])

@@ -67,8 +67,8 @@ private func shareTable(_ groups: [ResultGroup]) -> String? {
         + [1, 2].flatMap { part in [1, 0].map { share($0, 2 * layer + part) } })
   }
   return """
-    share of the last stream's variance that each write has, means over positions ≥ 1 and at \
-    position 0; embedding \(share(1, 0)) and \(share(0, 0)) %:
+    share of the last stream's variance that each write has, means over positions ≥ 1 and at position 0
+    (embedding: \(share(1, 0)) and \(share(0, 0)) %):
     \(table.text)
     """
 }
@@ -100,8 +100,8 @@ private func blockTables(_ groups: [ResultGroup]) -> String? {
         ])
   }
   var lines = [
-    "blocks: linearity 1 - min|XA - Y|²/|Y|² (adjusted: chance taken away), influence 1 - cos over all "
-      + "tokens,", "angular distance to the next state at the last token:", table.text,
+    "blocks: linearity 1 - min|XA - Y|²/|Y|² (adjusted: chance taken away), influence 1 - cos over all",
+    "tokens, angular distance to the next state at the last token:", table.text,
   ]
   if case .string(let warning)? = linear.attributes["warning"] { lines.append("(\(warning))") }
   if let skips = skipTable(distances, states) { lines += ["", skips] }

@@ -102,7 +102,7 @@ struct StreamLinearity: Collector {
   /// What a reader must know before believing the scores; nil with enough tokens.
   private static func warning(count: Int, width: Int) -> String? {
     if count >= 10 * width { return nil }
-    let perfect = count <= width + 1 ? ", and any map fits so few perfectly" : ""
+    let perfect = 2...width + 1 ~= count ? ", and any map fits so few perfectly" : ""
     return
       "\(count) tokens in \(width) dimensions: linearity settles only from \(10 * width) tokens on"
       + "\(perfect); give more text"
