@@ -37,7 +37,7 @@ struct AnalysisOptions: ParsableArguments {
     let text = try self.models.shared(
       models,
       read: { model in
-        var text = try prompts.read(model, answered: answer.answer != nil)
+        var text = try self.prompts.read(model, answered: answer.answer != nil)
         text.prompts = try answer.apply(to: text.prompts, wrong: wrong, model)
         return text
       },

@@ -30,7 +30,7 @@ struct CollectionOptions: ParsableArguments {
       models,
       read: { model in
         if let generated { return LoadedPrompts(try generated(model)) }
-        return try prompts.read(model, window: window(model.config))
+        return try self.prompts.read(model, window: window(model.config))
       },
       prompts: { $0.prompts })
     if !output.quiet { text.note() }
