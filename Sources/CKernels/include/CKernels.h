@@ -59,6 +59,14 @@ void nl_softmax(
   ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t ld_in, const float *in, ptrdiff_t ld_out,
   float *out, float scale, ptrdiff_t first_valid, int causal);
 
+// For each causal row r of scores, whose keys are 0 ... first + r (the last is the query's own), with
+// weights p = softmax(scale * scores): inverse[r] = 1 / sum(e) with e = p / max(p), which takes the
+// scores' place; between[r] = the weight of the keys after the first and before the query's own;
+// entropy[r] = -sum(p ln p). A score that is NaN or +inf makes them NaN.
+void nl_pattern_rows(
+  ptrdiff_t rows, ptrdiff_t ld, float *scores, float scale, ptrdiff_t first,
+  float *restrict inverse, float *restrict between, float *restrict entropy);
+
 // The CRC-32C of data[n], continuing from the checksum `crc` of the bytes before (0 if none).
 uint32_t nl_crc32c(uint32_t crc, const void *data, size_t n);
 
