@@ -207,11 +207,14 @@ public final class GPT2: Sendable {
   /// - Parameters:
   ///   - layers: the blocks, in the order in which they run; may be empty.
   ///   - streams: each prompt's stream before the first of them, shape `[pos, d_model]`.
+  ///   - interventions: changes of activations in these blocks, in order.
   /// - Returns: each prompt's stream behind the last of them, of the same shapes.
   /// - Throws: `ModelError.layerOutOfRange`; `.emptyPrompt`, `.promptTooLong` for streams of no or too
-  ///   many positions.
+  ///   many positions; as for any run for interventions.
   /// - Precondition: every stream has rows of `d_model` scalars.
-  public func run(layers: [Int], on streams: [Tensor]) throws -> [Tensor] {
+  public func run(
+    layers: [Int], on streams: [Tensor], interventions: [Intervention] = []
+  ) throws -> [Tensor] {
     for stream in streams {
       precondition(
         stream.rank == 2 && stream.shape[1] == config.dModel,
@@ -223,7 +226,17 @@ public final class GPT2: Sendable {
     // Positions are in the streams already: which tokens they were made of does not matter.
     let packed = try PackedTokens(
       streams.map { Array(repeating: 0, count: $0.shape[0]) }, config: config)
-    var pass = try ForwardPass(self, packed, .nothing)
+    let plan = try HookPlan(
+      hooks: [], interventions: interventions, positions: .all, prompts: packed.prompts,
+      stopAtLayer: nil, config: config)
+    for intervention in interventions {
+      for name in try intervention.target.names(config)
+      where !(name.layer.map(layers.contains) ?? false) {
+        throw ModelError.nothingMatches(
+          filter: name.rawValue, reason: "blocks \(layers) run and nothing else")
+      }
+    }
+    var pass = try ForwardPass(self, packed, plan)
     var stream = streams.count == 1 ? streams[0] : Tensor.concatenating(streams)
     var past: KeyValueCache?
     for layer in layers { stream = try pass.block(layer, stream, past: &past) }
@@ -304,6 +317,21 @@ extension GPT2 {
         ? ln(stream) : ln.affine(ln.normalized(stream, scale: ln.parts(other).scale))
     }
     return matmulTransposed(x, MatrixView(weights.W_U_transposed), bias: weights.b_U)
+  }
+
+  /// The logits of final residual streams whose last norm divides by given scales.
+  ///
+  /// - Parameters:
+  ///   - stream: shape `[rows, d_model]`.
+  ///   - scale: what each row is divided by, shape `[rows, 1]`; nil for the norm's own.
+  /// - Returns: shape `[rows, d_vocab]`.
+  /// - Precondition: the shapes agree, and there is a norm if scales are given.
+  public func unembed(_ stream: Tensor, scale: Tensor?) -> Tensor {
+    guard let scale else { return unembed(stream, scaleOf: stream) }
+    guard let ln = weights.lnFinal else { preconditionFailure("unembed: a scale without a norm") }
+    return matmulTransposed(
+      ln.affine(ln.normalized(stream, scale: scale)), MatrixView(weights.W_U_transposed),
+      bias: weights.b_U)
   }
 
   /// How well final residual streams predict the tokens that follow: loss, entropy, the prediction and its

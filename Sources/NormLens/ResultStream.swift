@@ -23,7 +23,8 @@ public final class ResultStream: PromptSink {
       path: path, title: title, provenance: provenance,
       groups: tables.map { table in
         ResultFileWriter.Group(
-          table.group, further: table.variables.map { ResultFileWriter.Variable($0) })
+          table.group,
+          further: (table.variables + table.findings).map { ResultFileWriter.Variable($0) })
       })
     for table in tables { try writer.write(table.group) }
   }
@@ -45,7 +46,9 @@ public final class ResultStream: PromptSink {
   ///
   /// - Throws: `HDF5Error`; then nothing of the file is left.
   public func finish(_ findings: [ResultGroup]) throws {
-    try writer.add(findings.map { ResultFileWriter.Group($0) })
+    // Those of a table are declared.
+    try writer.add(
+      findings.filter { tables[$0.path] == nil }.map { ResultFileWriter.Group($0) })
     for group in findings { try writer.write(group) }
     try writer.finish()
   }

@@ -9,11 +9,16 @@ public struct PromptTable: Sendable {
   public var group: ResultGroup
   /// The float32 variables to come; their values are empty.
   public var variables: [ResultVariable]
+  /// The group's variables that are found over all prompts at the end; their values stand in for those
+  /// that the findings bring.
+  public var findings: [ResultVariable]
 
   /// A table with variables to come.
   ///
   /// - Precondition: every variable to come begins with the axis `prompt` and holds no values yet.
-  public init(_ group: ResultGroup, variables: [ResultVariable]) {
+  public init(
+    _ group: ResultGroup, variables: [ResultVariable], findings: [ResultVariable] = []
+  ) {
     for variable in variables {
       precondition(
         variable.dimensions.first == "prompt" && variable.values == .float32([]),
@@ -22,6 +27,7 @@ public struct PromptTable: Sendable {
     }
     self.group = group
     self.variables = variables
+    self.findings = findings
   }
 
   /// How many values of a variable belong to one prompt.

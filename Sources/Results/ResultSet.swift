@@ -88,6 +88,23 @@ public struct ResultGroup: Sendable, Equatable {
     }
   }
 
+  /// The groups with one for each path: the variables of later ones follow those of the first.
+  public static func joining(_ groups: [ResultGroup]) -> [ResultGroup] {
+    var joined: OrderedDictionary<String, ResultGroup> = [:]
+    for group in groups {
+      guard var known = joined[group.path] else {
+        joined[group.path] = group
+        continue
+      }
+      let names = Set(known.dimensions.map(\.name))
+      known.dimensions += group.dimensions.filter { !names.contains($0.name) }
+      known.variables += group.variables
+      known.attributes.merge(group.attributes) { _, new in new }
+      joined[group.path] = known
+    }
+    return Array(joined.values)
+  }
+
   /// The variable called `name`, if there is one.
   public subscript(variable name: String) -> ResultVariable? {
     variables.first { $0.name == name }

@@ -1,3 +1,4 @@
+import CKernels
 import RealModule
 
 /// What one row of logits says.
@@ -70,27 +71,71 @@ private func statistics(
   _ x: UnsafePointer<Float>, _ count: Int, _ target: Int?
 ) -> RowStatistics {
   var result = RowStatistics()
-  for i in 1..<Swift.max(count, 1) where x[i] > x[result.top] { result.top = i }
-  let largest = Double(x[result.top])
+  if count == 0 { return result }
   // Σ e^(x − max) and Σ (x − max)·e^(x − max) give the normaliser and the entropy.
   var (sum, weighted) = (0.0, 0.0)
-  for i in 0..<count {
-    let difference = Double(x[i]) - largest
-    // Below e^-60 nothing is left that a sum near 1 could show.
-    if difference < -60 { continue }
-    let weight = Double.exp(difference)
-    sum += weight
-    weighted += weight * difference
-  }
+  nl_logit_row(
+    count, x, target.map { x[$0] } ?? .infinity, &result.top, &result.targetRank, &sum, &weighted)
   let logSum = Double.log(sum)
-  result.logSumExp = largest + logSum
+  result.logSumExp = Double(x[result.top]) + logSum
   result.entropy = logSum - weighted / sum
   result.topProbability = 1 / sum
   if let target {
-    let logit = x[target]
-    result.targetLogit = Double(logit)
-    result.targetProbability = Double.exp(Double(logit) - result.logSumExp)
-    for i in 0..<count where x[i] > logit { result.targetRank += 1 }
+    result.targetLogit = Double(x[target])
+    result.targetProbability = Double.exp(result.targetLogit - result.logSumExp)
   }
   return result
+}
+
+/// How far two distributions over the same tokens are apart, in nats.
+public struct RowDivergence: Sendable, Equatable {
+  /// `½·KL(p‖m) + ½·KL(q‖m)` with `m = (p + q)/2`: from 0 to ln 2.
+  public var jensenShannon = 0.0
+  /// `KL(p‖q) = Σ p·ln(p/q)`.
+  public var kullbackLeibler = 0.0
+  /// `KL(q‖p)`.
+  public var reverse = 0.0
+}
+
+/// The divergence of each row of logits from the same row of others, in double precision; exactly 0 where
+/// the rows are equal.
+///
+/// - Parameters:
+///   - logits: shape `[rows, d_vocab]`; their softmax is p.
+///   - other: the same shape; their softmax is q.
+///   - normalizers: `ln Σ exp` of each row of `logits`.
+///   - otherNormalizers: the same of `other`.
+/// - Precondition: the shapes agree, and there are as many normalizers as rows.
+/// - Complexity: two exponentials and a logarithm a scalar.
+public func rowDivergences(
+  _ logits: Tensor, _ other: Tensor, normalizers: [Double], otherNormalizers: [Double]
+) -> [RowDivergence] {
+  let (rows, columns) = (logits.shape[0], logits.rowCount)
+  precondition(
+    logits.shape == other.shape && normalizers.count == rows && otherNormalizers.count == rows,
+    "rowDivergences: shapes \(logits.shape), \(other.shape), \(normalizers.count) and "
+      + "\(otherNormalizers.count) normalizers")
+  return [RowDivergence](unsafeUninitializedCapacity: rows) { results, count in
+    logits.withUnsafeBufferPointer { logits in
+      other.withUnsafeBufferPointer { other in
+        guard let a = logits.baseAddress, let b = other.baseAddress,
+          let results = results.baseAddress
+        else { return }
+        parallelRows(rows, rowWork: columns) { range in
+          for row in range {
+            var found = RowDivergence()
+            nl_divergence_row(
+              columns, a + row * columns, b + row * columns, normalizers[row],
+              otherNormalizers[row], &found.jensenShannon, &found.kullbackLeibler, &found.reverse)
+            // Rounding may leave a little less than nothing; a NaN stays.
+            if found.jensenShannon < 0 { found.jensenShannon = 0 }
+            if found.kullbackLeibler < 0 { found.kullbackLeibler = 0 }
+            if found.reverse < 0 { found.reverse = 0 }
+            (results + row).initialize(to: found)
+          }
+        }
+      }
+    }
+    count = rows
+  }
 }

@@ -78,7 +78,8 @@ extension CollectedAnalysis {
     let memory = MemorySink(pass.tables)
     let findings = try pass.run(into: memory, progress: progress)
     return ResultSet(
-      title: pass.title, groups: memory.result + findings, provenance: pass.provenance)
+      title: pass.title, groups: ResultGroup.joining(memory.result + findings),
+      provenance: pass.provenance)
   }
 }
 

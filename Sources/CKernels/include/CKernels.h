@@ -67,6 +67,20 @@ void nl_pattern_rows(
   ptrdiff_t rows, ptrdiff_t ld, float *scores, float scale, ptrdiff_t first,
   float *restrict inverse, float *restrict between, float *restrict entropy);
 
+// Of a row of logits x[n], n > 0: the index `top` of its largest (the first of equals), how many are
+// larger than `target`, and with m = x[top] in double precision sum = sum of exp(x - m) and weighted =
+// sum of (x - m) exp(x - m), relative error below 1e-14. A NaN in the row makes both sums NaN.
+void nl_logit_row(
+  ptrdiff_t n, const float *x, float target, ptrdiff_t *top, ptrdiff_t *larger, double *sum,
+  double *weighted);
+
+// For the distributions p = exp(a - log_a) and q = exp(b - log_b) with m = (p + q)/2, in double
+// precision: jsd = sum of (p ln(p/m) + q ln(q/m))/2, kl = sum of p ln(p/q), reverse = sum of q ln(q/p);
+// all exactly 0 for equal rows.
+void nl_divergence_row(
+  ptrdiff_t n, const float *a, const float *b, double log_a, double log_b, double *jsd,
+  double *kl, double *reverse);
+
 // The CRC-32C of data[n], continuing from the checksum `crc` of the bytes before (0 if none).
 uint32_t nl_crc32c(uint32_t crc, const void *data, size_t n);
 

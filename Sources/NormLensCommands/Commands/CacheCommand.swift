@@ -26,7 +26,9 @@ struct CacheCommand: ParsableCommand {
     try destination.check(inputs: model.inputs + prompts.inputs)
     let model = try model.load()
     let names = try hooks.names(model.config)
-    let prompts = try prompts.load(model)
+    let text = try prompts.read(model)
+    if !quiet { text.note() }
+    let prompts = text.prompts
     let longest = prompts.map(\.tokens.count).max() ?? 1
     var recording = ActivationRecording(hooks: names, positions: try hooks.positionSelection())
     recording.batchSize = try memory.batch(
@@ -37,7 +39,8 @@ struct CacheCommand: ParsableCommand {
     let start = clock.now
     let written = try recording.write(
       model, prompts, to: output,
-      provenance: runProvenance(prependBOS: self.prompts.provenanceBOS(model)),
+      provenance: runProvenance(prependBOS: self.prompts.provenanceBOS(model))
+        .merging(text.facts),
       progress: { progress.update($0) })
     if quiet { return }
     let seconds = (clock.now - start) / .seconds(1)

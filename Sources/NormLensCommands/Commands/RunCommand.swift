@@ -77,7 +77,8 @@ struct RunCommand: ParsableCommand {
   func run() throws {
     try output.check(inputs: model.inputs + prompts.inputs)
     let model = try model.load()
-    let prompts = try prompts.load(model, extra: texts)
+    let prompts = try prompts.load(
+      model, extra: texts, answered: !answer.isEmpty, quiet: output.quiet)
     if logits { try writeLogits(model, prompts) }
     if output.quiet { return }
     for (index, prompt) in prompts.enumerated() {

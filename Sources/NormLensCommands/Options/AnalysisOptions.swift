@@ -34,9 +34,15 @@ struct AnalysisOptions: ParsableArguments {
   ) throws {
     try output.check(inputs: models.inputs + prompts.inputs)
     let models = try self.models.load()
-    let prompts = try self.models.shared(
-      models, read: { try answer.apply(to: self.prompts.load($0), wrong: wrong, $0) },
-      prompts: { $0 })
+    let text = try self.models.shared(
+      models,
+      read: { model in
+        var text = try prompts.read(model, answered: answer.answer != nil)
+        text.prompts = try answer.apply(to: text.prompts, wrong: wrong, model)
+        return text
+      }, prompts: \.prompts)
+    if !output.quiet { text.note() }
+    let prompts = text.prompts
     let longest = prompts.map(\.tokens.count).max() ?? 1
     let results = try self.models.each(models) { model in
       let work = Work(
@@ -47,6 +53,7 @@ struct AnalysisOptions: ParsableArguments {
       return try analysis(work) { progress.update($0) }
     }
     let provenance = runProvenance(prependBOS: self.prompts.provenanceBOS(models[0]))
-    try output.deliver(results, of: models, provenance: provenance, table: table)
+    try output.deliver(
+      results, of: models, provenance: provenance.merging(text.facts), table: table)
   }
 }

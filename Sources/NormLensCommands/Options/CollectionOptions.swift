@@ -16,16 +16,26 @@ struct CollectionOptions: ParsableArguments {
   ///   - generated: prompts that are made for the model instead of read.
   ///   - bytes: the bytes that a prompt of so many tokens needs.
   ///   - constant: the bytes that are needed in any case.
+  ///   - window: the tokens of the windows that a long text is cut into without `--context`; nil leaves
+  ///     it whole.
   ///   - table: the groups as text.
   func run<Analysis: CollectedAnalysis>(
     _ analysis: Analysis, seed: UInt64? = nil, generated: ((GPT2) throws -> [Prompt])? = nil,
     bytes: (GPT2Config, _ tokens: Int) -> Int, constant: (GPT2Config) -> Int = { _ in 0 },
-    table: ([ResultGroup]) -> String
+    window: (GPT2Config) -> Int? = { _ in nil }, table: ([ResultGroup]) -> String
   ) throws {
     try output.check(inputs: models.inputs + prompts.inputs)
     let models = try self.models.load()
-    let prompts = try self.models.shared(
-      models, read: { try generated?($0) ?? self.prompts.load($0) }, prompts: { $0 })
+    // Several models read the same windows.
+    let window = models.compactMap { window($0.config) }.min()
+    let text = try self.models.shared(
+      models,
+      read: { model in
+        try generated.map { PromptText(prompts: try $0(model)) }
+          ?? prompts.read(model, window: window)
+      }, prompts: \.prompts)
+    if !output.quiet { text.note() }
+    let prompts = text.prompts
     let longest = prompts.map(\.tokens.count).max() ?? 1
     var analysis = analysis
     analysis.batchSize = try memory.batch(
@@ -33,7 +43,8 @@ struct CollectionOptions: ParsableArguments {
       constant: models.reduce(0) { $0 + constant($1.config) }, quiet: output.quiet)
     var pass = try analysis.pass(models, prompts)
     let provenance = pass.provenance.merging(
-      runProvenance(prependBOS: self.prompts.provenanceBOS(models[0]), seed: seed))
+      runProvenance(prependBOS: self.prompts.provenanceBOS(models[0]), seed: seed)
+        .merging(text.facts))
     var progress = Progress(analysis.name, total: prompts.count, quiet: output.quiet)
 
     let stream = try output.output.map {
@@ -51,12 +62,16 @@ struct CollectionOptions: ParsableArguments {
     if let kept {
       return Terminal.print(
         JSONText.text(
-          ResultSet(title: pass.title, groups: kept.result + findings, provenance: provenance)))
+          ResultSet(
+            title: pass.title, groups: ResultGroup.joining(kept.result + findings),
+            provenance: provenance)))
     }
-    let texts = pass.parts.map { table($0.tables.map(\.group) + $0.findings) }
+    let texts = pass.parts.map {
+      table(ResultGroup.joining($0.tables.map(\.group) + $0.findings))
+    }
+    let groups = ResultGroup.joining(pass.tables.map(\.group) + findings)
     Terminal.print(
-      texts.count == 1
-        ? texts[0] : modelTables(TwinRun(models).names, texts, pass.tables.map(\.group) + findings))
+      texts.count == 1 ? texts[0] : modelTables(TwinRun(models).names, texts, groups))
     if let path = output.output { Terminal.print("wrote \(path)") }
   }
 }
