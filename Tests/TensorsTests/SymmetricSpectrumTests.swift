@@ -44,6 +44,39 @@ import Testing
     #expect(abs(values.reduce(0) { $0 + $1 * $1 } - squares) < 1e-11 * squares)
   }
 
+  /// The vectors are orthonormal, and together with the values they are the matrix.
+  @Test func vectors() throws {
+    var random = SeededGenerator(seed: 9)
+    let n = 83
+    var matrix = [Double](repeating: 0, count: n * n)
+    for i in 0..<n {
+      for j in 0...i {
+        let value = Double.random(in: -1..<1, using: &random)
+        (matrix[i * n + j], matrix[j * n + i]) = (value, value)
+      }
+    }
+    let (values, vectors) = try #require(symmetricEigenvectors(matrix, order: n))
+    #expect(values == values.sorted(by: >))
+    let alone = try #require(symmetricEigenvalues(count: 1, order: n) { _ in matrix }[0])
+    var worst = zip(values, alone).reduce(0) { max($0, abs($1.0 - $1.1)) }
+    for i in 0..<n {
+      for j in 0..<n {
+        var (product, whole) = (0.0, 0.0)
+        for k in 0..<n {
+          product += vectors[i * n + k] * vectors[j * n + k]
+          whole += values[k] * vectors[k * n + i] * vectors[k * n + j]
+        }
+        worst = max(worst, abs(product - (i == j ? 1 : 0)), abs(whole - matrix[i * n + j]))
+      }
+    }
+    print("eigenvectors of order \(n): max difference \(worst)")
+    #expect(worst < 1e-12)
+    #expect(symmetricEigenvectors([], order: 0)?.values == [])
+    #expect(symmetricEigenvectors([.nan], order: 1) == nil)
+    let one = try #require(symmetricEigenvectors([3], order: 1))
+    #expect(one.values == [3] && abs(one.vectors[0]) == 1)
+  }
+
   @Test func edges() {
     #expect(symmetricEigenvalues(count: 0, order: 3) { _ in [] }.isEmpty)
     #expect(symmetricEigenvalues(count: 1, order: 0) { _ in [] } == [[]])

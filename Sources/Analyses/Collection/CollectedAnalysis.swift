@@ -18,6 +18,9 @@ public protocol CollectedAnalysis: Sendable {
   ///
   /// - Throws: `AnalysisError`, `ModelError`.
   func collectors(_ model: GPT2, _ axes: PromptAxes) throws -> [any Collector]
+  /// How often ``conclusions(_:_:progress:)`` calls `progress`; each step should take about as long as a
+  /// prompt's forward pass.
+  func steps(_ model: GPT2, _ prompts: [Prompt]) -> Int
   /// What is found without the pass: from the weights, or by further runs.
   ///
   /// - Parameter progress: may throw to stop.
@@ -28,6 +31,9 @@ public protocol CollectedAnalysis: Sendable {
 }
 
 extension CollectedAnalysis {
+  /// None, where an analysis does not say otherwise.
+  public func steps(_ model: GPT2, _ prompts: [Prompt]) -> Int { 0 }
+
   /// Nothing, where an analysis does not say otherwise.
   public func conclusions(
     _ model: GPT2, _ prompts: [Prompt], progress: () throws -> Void
@@ -105,6 +111,8 @@ public struct AnalysisPass {
   public private(set) var parts: [Part]
   /// One sentence that says what the result is.
   public let title: String
+  /// How far progress counts: to the prompts, and on through the steps of the conclusions.
+  public let steps: Int
 
   fileprivate init(
     _ analysis: any CollectedAnalysis, _ models: [GPT2], _ prompts: [Prompt]
@@ -120,6 +128,9 @@ public struct AnalysisPass {
     parts = collectors.map { Part(tables: $0.flatMap(\.tables)) }
     tables = try twins.combine(parts.map(\.tables))
     title = twins.title(analysis.title(of: models[0]))
+    steps =
+      (collectors.allSatisfy(\.isEmpty) ? 0 : prompts.count)
+      + models.reduce(0) { $0 + analysis.steps($1, prompts) }
   }
 
   /// Where the numbers come from, as far as the models know.
@@ -129,8 +140,7 @@ public struct AnalysisPass {
   ///
   /// - Parameters:
   ///   - sink: takes the values of ``tables``.
-  ///   - progress: told after each batch how many prompts are done, and once more after each further
-  ///     run of the conclusions; may throw to stop.
+  ///   - progress: told after each batch how many of ``steps`` are done; may throw to stop.
   /// - Returns: what was found over all prompts.
   /// - Throws: `AnalysisError.nonFinite`, `ModelError`, of several models as `AnalysisError.model`;
   ///   `AnalysisError.models` where their findings have other axes; what the sink and `progress` throw.
@@ -142,20 +152,25 @@ public struct AnalysisPass {
     let pass = CollectionPass(prompts, batchSize: analysis.batchSize)
     let several = models.count == 1 ? nil : TwinRunSink(twins, into: sink)
     let sinks = models.indices.map { several?.sink(of: $0) ?? sink }
-    for batch in pass.batches where collectors.contains(where: { !$0.isEmpty }) {
+    var done = 0
+    for batch in pass.batches where !collectors.allSatisfy(\.isEmpty) {
       for index in models.indices {
         try naming(index) {
           try pass.run(batch, models[index], &collectors[index], into: sinks[index])
         }
       }
       try several?.handOn()
-      try progress(batch.upperBound)
+      done = batch.upperBound
+      try progress(done)
     }
     for index in models.indices {
       try naming(index) {
         parts[index].findings =
           try collectors[index].flatMap { try $0.findings() }
-          + analysis.conclusions(models[index], prompts) { try progress(prompts.count) }
+          + analysis.conclusions(models[index], prompts) {
+            done += 1
+            try progress(done)
+          }
       }
     }
     return try twins.combine(parts.map(\.findings))

@@ -34,15 +34,13 @@ struct AnalysisOptions: ParsableArguments {
   ) throws {
     try output.check(inputs: models.inputs + prompts.inputs)
     let models = try self.models.load()
-    let text = try self.models.shared(
+    let (prompts, text) = try self.models.shared(
       models,
-      read: { model in
-        var text = try prompts.read(model, answered: answer.answer != nil)
-        text.prompts = try answer.apply(to: text.prompts, wrong: wrong, model)
-        return text
-      }, prompts: \.prompts)
+      read: { model -> ([Prompt], LoadedPrompts) in
+        let text = try prompts.read(model, answered: answer.answer != nil)
+        return (try answer.apply(to: text.prompts, wrong: wrong, model), text)
+      }, prompts: \.0)
     if !output.quiet { text.note() }
-    let prompts = text.prompts
     let longest = prompts.map(\.tokens.count).max() ?? 1
     let results = try self.models.each(models) { model in
       let work = Work(

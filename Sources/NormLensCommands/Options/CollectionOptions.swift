@@ -28,14 +28,14 @@ struct CollectionOptions: ParsableArguments {
     let models = try self.models.load()
     // Several models read the same windows.
     let window = models.compactMap { window($0.config) }.min()
-    let text = try self.models.shared(
+    let (prompts, text) = try self.models.shared(
       models,
-      read: { model in
-        try generated.map { PromptText(prompts: try $0(model)) }
-          ?? prompts.read(model, window: window)
-      }, prompts: \.prompts)
-    if !output.quiet { text.note() }
-    let prompts = text.prompts
+      read: { model -> ([Prompt], LoadedPrompts?) in
+        if let generated { return (try generated(model), nil) }
+        let text = try prompts.read(model, window: window)
+        return (text.prompts, text)
+      }, prompts: \.0)
+    if !output.quiet { text?.note() }
     let longest = prompts.map(\.tokens.count).max() ?? 1
     var analysis = analysis
     analysis.batchSize = try memory.batch(
@@ -44,8 +44,8 @@ struct CollectionOptions: ParsableArguments {
     var pass = try analysis.pass(models, prompts)
     let provenance = pass.provenance.merging(
       runProvenance(prependBOS: self.prompts.provenanceBOS(models[0]), seed: seed)
-        .merging(text.facts))
-    var progress = Progress(analysis.name, total: prompts.count, quiet: output.quiet)
+        .merging(text?.facts ?? Provenance()))
+    var progress = Progress(analysis.name, total: pass.steps, quiet: output.quiet)
 
     let stream = try output.output.map {
       try ResultStream(
