@@ -37,7 +37,7 @@ struct AnalysisOptions: ParsableArguments {
     let (prompts, text) = try self.models.shared(
       models,
       read: { model -> ([Prompt], LoadedPrompts) in
-        let text = try prompts.read(model, answered: answer.answer != nil)
+        let text = try self.prompts.read(model, answered: answer.answer != nil)
         return (try answer.apply(to: text.prompts, wrong: wrong, model), text)
       }, prompts: \.0)
     if !output.quiet { text.note() }

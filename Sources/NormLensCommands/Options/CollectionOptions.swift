@@ -32,7 +32,7 @@ struct CollectionOptions: ParsableArguments {
       models,
       read: { model -> ([Prompt], LoadedPrompts?) in
         if let generated { return (try generated(model), nil) }
-        let text = try prompts.read(model, window: window)
+        let text = try self.prompts.read(model, window: window)
         return (text.prompts, text)
       }, prompts: \.0)
     if !output.quiet { text?.note() }
