@@ -25,4 +25,9 @@ void dgeqrf_(
   const blasint *m, const blasint *n, double *a, const blasint *lda, double *tau, double *work,
   const blasint *lwork, blasint *info);
 
+// The Cholesky factor of a positive semidefinite matrix, the largest pivot first.
+void dpstrf_(
+  const char *uplo, const blasint *n, double *a, const blasint *lda, blasint *pivots,
+  blasint *rank, const double *tolerance, double *work, blasint *info);
+
 #endif
