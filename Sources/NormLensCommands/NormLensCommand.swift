@@ -19,6 +19,7 @@ public struct NormLensCommand: ParsableCommand {
       DLACommand.self, GeometryCommand.self,
       StreamCommand.self,
       HeadsCommand.self,
+      EvaluateCommand.self,
       PatchCommand.self, PathsCommand.self,
       PromptsCommand.self, ShowCommand.self, BenchCommand.self,
     ])
