@@ -16,7 +16,9 @@ public struct NormLensCommand: ParsableCommand {
     subcommands: [
       DemoCommand.self, InspectCommand.self, ConvertCommand.self, InitCommand.self,
       RunCommand.self, TokenizeCommand.self, CacheCommand.self, LensCommand.self,
-      DLACommand.self, GeometryCommand.self, PatchCommand.self, PathsCommand.self,
+      DLACommand.self, GeometryCommand.self,
+      NeuronsCommand.self,
+      PatchCommand.self, PathsCommand.self,
       PromptsCommand.self, ShowCommand.self, BenchCommand.self,
     ])
 

@@ -152,7 +152,8 @@ struct AblationLosses {
     result.append(
       ResultVariable(
         "parallel_kl", [], .float64([tokens == 0 ? .nan : divergence / count]),
-        longName: "divergence of the parallel model's predictions from the model's, mean over tokens, "
+        longName:
+          "divergence of the parallel model's predictions from the model's, mean over tokens, "
           + "position 0 among them", units: "nat",
         attributes: [
           "formula": .string("E sum p (ln p - ln q), p of the model"),
@@ -163,7 +164,8 @@ struct AblationLosses {
         "parallel_error", ["position_class", "layer"],
         .float64(
           zip(errors, errorCounts).map { $1 == 0 ? .nan : $0 / Double($1) }),
-        longName: "distance of the parallel model's stream behind each block from the model's, relative "
+        longName:
+          "distance of the parallel model's stream behind each block from the model's, relative "
           + "to its norm, mean over tokens", units: "1",
         attributes: [
           "formula": .string("E |x_0 + sum_{k<=l} f_k(x_0) - x_{l+1}| / |x_{l+1}|"),

@@ -42,7 +42,9 @@ struct MassiveSearch {
         let indices =
           named.isEmpty
           ? stream.topMagnitudes(Self.ranks)
-          : named.filter { $0.position < stream.shape[0] }.map { $0.position * width + $0.dimension }
+          : named.filter { $0.position < stream.shape[0] }.map {
+            $0.position * width + $0.dimension
+          }
         candidates[layer].append(
           indices.map { index in
             Activation(
