@@ -11,3 +11,12 @@ extension GPT2Config {
     (0..<nLayers).flatMap { ["\($0)_pre", "\($0)_mid"] } + ["final_post"]
   }
 }
+
+extension GPT2Config {
+  /// The hooks of the residual stream before each block and behind the last: `resid_pre` of every block,
+  /// the last block's `resid_post`.
+  public var blockHooks: [HookName] {
+    (0..<nLayers).map { HookName(.residPre, layer: $0) }
+      + [HookName(.residPost, layer: nLayers - 1)]
+  }
+}

@@ -17,6 +17,8 @@ public struct NormLensCommand: ParsableCommand {
       DemoCommand.self, InspectCommand.self, ConvertCommand.self, InitCommand.self,
       RunCommand.self, TokenizeCommand.self, CacheCommand.self, LensCommand.self,
       DLACommand.self, GeometryCommand.self,
+      StreamCommand.self,
+      HeadsCommand.self,
       NeuronsCommand.self,
       PatchCommand.self, PathsCommand.self,
       PromptsCommand.self, ShowCommand.self, BenchCommand.self,

@@ -197,7 +197,7 @@ public struct QueryAlignment: Collector {
     _ model: GPT2, _ axes: PromptAxes, _ obstacle: String?
   ) -> PromptTable {
     let all = ["prompt", "position_class", "layer", "head"]
-    let classes = Dimension("position_class", .labels(TokenGeometry.classes))
+    let classes = ClassQuantiles.classAxis
     let dimensions = [
       axes.prompt, classes, Dimension("layer", count: model.config.nLayers),
       Dimension("head", count: model.config.nHeads),

@@ -1,5 +1,4 @@
 import HookedGPT2
-import OrderedCollections
 import Results
 import Tensors
 
@@ -13,27 +12,17 @@ struct TokenGeometry: Collector {
   private let sites: [NormSite]
   private let axes: PromptAxes
   private let formulas: [Formula]
-  private let seed: UInt64
   /// What the weights alone say.
   private let ellipsoids: (dimensions: [Dimension], variables: [ResultVariable])
-  /// Position 0, and the others.
-  private var samples: [QuantileSample]
-
-  static let classes = ["first", "rest"]
-  static let quantiles: [(name: String, share: Double)] = [
-    ("p05", 0.05), ("p50", 0.5), ("p95", 0.95),
-  ]
+  private var quantiles: ClassQuantiles
 
   init(_ model: GPT2, _ axes: PromptAxes, seed: UInt64) {
     sites = model.normSites
     self.axes = axes
-    self.seed = seed
     ellipsoids = GainEllipsoid.variables(of: model)
     formulas = NormStatistic.allCases.map { Formula($0, model.config.normalization) }
-    samples = (0..<2).map {
-      QuantileSample(
-        measures: NormStatistic.allCases.count * model.normSites.count, seed: seed &+ $0)
-    }
+    quantiles = ClassQuantiles(
+      measures: formulas.count, places: sites.count, seed: seed)
   }
 
   var hooks: [HookFilter] { sites.map { HookFilter($0.input) } }
@@ -41,23 +30,21 @@ struct TokenGeometry: Collector {
   var tables: [PromptTable] {
     let group = ResultGroup(
       path: "ln_geometry",
-      dimensions: [axes.prompt, Dimension("ln", .labels(sites.map(\.label))), axes.position]
+      dimensions: [axes.prompt, axis, axes.position]
         + ellipsoids.dimensions,
       variables: axes.tokenCoordinates + ellipsoids.variables,
       attributes: [
         "references": .string("arXiv:2305.02582 (projection and scaling), arXiv:2409.12951"),
         "input": .string("x is the residual stream before the norm; z, g, b as in LN(x) = z*g + b"),
       ])
-    return [
-      PromptTable(group, variables: formulas.map { $0.variable(["prompt", "ln", "pos"], []) })
-    ]
+    return [PromptTable(group, variables: variables)]
   }
 
   mutating func collect(_ batch: CollectedBatch, into sink: any PromptSink) throws {
     let (measures, longest) = (NormStatistic.allCases.count, axes.longest)
     for prompt in 0..<batch.count {
       let length = batch.length(prompt)
-      let admitted = [samples[0].admit(0..<1), samples[1].admit(1..<length)]
+      let admitted = quantiles.admit(length: length)
       var values = formulas.map { _ in [Float](repeating: .nan, count: sites.count * longest) }
       for (place, site) in sites.enumerated() {
         let x = try batch.cache.tensor(site.input, prompt: prompt)
@@ -77,9 +64,7 @@ struct TokenGeometry: Collector {
           for position in 0..<length {
             values[measure][place * longest + position] = span[from + position]
           }
-          for group in 0..<2 {
-            samples[group].put(place * measures + measure, span, from: from, admitted[group])
-          }
+          quantiles.put(measure, of: place, span, from: from, admitted)
         }
       }
       for (formula, values) in zip(formulas, values) {
@@ -89,38 +74,13 @@ struct TokenGeometry: Collector {
   }
 
   func findings() -> [ResultGroup] {
-    let measures = formulas.count
-    var variables: [ResultVariable] = []
-    for (measure, formula) in formulas.enumerated() {
-      let values = samples.flatMap { sample in
-        sites.indices.flatMap {
-          sample.quantiles($0 * measures + measure, Self.quantiles.map(\.share))
-        }
-      }
-      variables.append(formula.variable(["position_class", "ln", "quantile"], values))
-    }
-    variables.append(
-      ResultVariable(
-        "count", ["position_class"], .integers(samples.map(\.count)), longName: "tokens", units: "1"
-      ))
-    let isSampled = samples.contains(where: \.isSampled)
-    var attributes: OrderedDictionary<String, AttributeValue> = [
-      "position_class": .string("first = position 0; rest = all others"),
-      "quantiles": .string(
-        isSampled
-          ? "of a uniform sample of \(QuantileSample.capacity) tokens where a class has more; "
-            + "interpolated linearly" : "exact; interpolated linearly"),
-    ]
-    if isSampled { attributes["sample_seed"] = .integer(Int(truncatingIfNeeded: seed)) }
-    return [
-      ResultGroup(
-        path: "ln_geometry/summary",
-        dimensions: [
-          Dimension("position_class", .labels(Self.classes)),
-          Dimension("ln", .labels(sites.map(\.label))),
-          Dimension("quantile", .labels(Self.quantiles.map(\.name))),
-        ], variables: variables, attributes: attributes)
-    ]
+    [quantiles.summary("ln_geometry/summary", axis, variables)]
+  }
+
+  private var axis: Dimension { Dimension("ln", .labels(sites.map(\.label))) }
+
+  private var variables: [ResultVariable] {
+    formulas.map { $0.variable(["prompt", "ln", "pos"], []) }
   }
 }
 

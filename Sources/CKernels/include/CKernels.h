@@ -63,11 +63,18 @@ void nl_softmax(
 // delta_c = stretch[c] base[n] + shift[c] u[c, n], for each of `changes` changes c. Adds to sums[3 c]:
 //   sum p (exp(delta) - 1),  sum p ((exp(delta) - 1) (log_p + delta) + delta),
 // and leaves the largest |delta| in the third if it is larger; the sums mean nothing beyond 16.
-// A third of a nanosecond an entry with a simd width of 16.
 void nl_softmax_changes(
   ptrdiff_t changes, ptrdiff_t n, const float *restrict log_p, const float *restrict p,
   const float *restrict base, const float *restrict u, ptrdiff_t ldu,
   const float *restrict stretch, const float *restrict shift, double *restrict sums);
+
+// For each causal row r of scores, whose keys are 0 ... first + r (the last is the query's own), with
+// weights p = softmax(scale * scores): inverse[r] = 1 / sum(e) with e = p / max(p), which takes the
+// scores' place; between[r] = the weight of the keys after the first and before the query's own;
+// entropy[r] = -sum(p ln p). A score that is NaN or +inf makes them NaN.
+void nl_pattern_rows(
+  ptrdiff_t rows, ptrdiff_t ld, float *scores, float scale, ptrdiff_t first,
+  float *restrict inverse, float *restrict between, float *restrict entropy);
 
 // The CRC-32C of data[n], continuing from the checksum `crc` of the bytes before (0 if none).
 uint32_t nl_crc32c(uint32_t crc, const void *data, size_t n);

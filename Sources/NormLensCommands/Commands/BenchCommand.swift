@@ -59,6 +59,7 @@ struct BenchCommand: ParsableCommand {
       "open_and_first_token", "forward_1x15", "forward_8x64", "forward_1x512", "cache_all_1x512",
     ] + BenchmarkSweep.named.map(\.name) + [
       "attribution_1x15", "forward_64x256", "geometry_64x256",
+      "stream_heads_64x256",
     ]
       + (tokenizer == nil ? [] : ["tokenize"])
   }
@@ -188,25 +189,15 @@ struct BenchCommand: ParsableCommand {
         name: name, seconds: try time { try forward(model, manyPrompts(config), logits: true) },
         bound: bound(64, 256))
     case "geometry_64x256":
-      let prompts = manyPrompts(config)
-      // In turn, twice: the machine's speed may change meanwhile.
-      var (plain, silent, seconds) = (0.0, 0.0, 0.0)
-      for _ in 0..<2 {
-        plain += try time { try forward(model, prompts, logits: true) } / 2
-        silent += try time { try forward(model, prompts, logits: false) } / 2
-        seconds +=
-          try time {
-            var pass = try LayerNormGeometry().pass(model, prompts)
-            _ = try pass.run(into: DiscardingSink())
-          } / 2
-      }
       let cost = Cost(geometry: config, prompts: 64, length: 256)
-      return Measurement(
-        name: name, seconds: seconds,
-        bound: Swift.max(cost.flops / limits.sgemmFlops, cost.bytes / limits.bandwidth),
-        ratios: [
-          ("forward_64x256", seconds / plain), ("forward_64x256 without logits", seconds / silent),
-        ])
+      return try collection(
+        name, model, bound: Swift.max(cost.flops / limits.sgemmFlops, cost.bytes / limits.bandwidth)
+      ) { try LayerNormGeometry().collectors(model, $0) }
+    case "stream_heads_64x256":
+      let cost = Cost(streamAndHeads: config, prompts: 64, length: 256)
+      return try collection(
+        name, model, bound: Swift.max(cost.flops / limits.sgemmFlops, cost.bytes / limits.bandwidth)
+      ) { try StreamMeasures().collectors(model, $0) + HeadMeasures().collectors(model, $0) }
     default:
       let batch = [tokens(512, config)]
       let hooks = HookName.all(nLayers: config.nLayers).map { HookFilter($0) }
@@ -219,6 +210,32 @@ struct BenchCommand: ParsableCommand {
       return try inTurn(
         "forward_1x512", batch, bound: bound(1, 512, extraBytes: size), recorded)
     }
+  }
+
+  /// A pass over many prompts that feeds collectors, and plain passes with logits and without, in turn,
+  /// twice: the machine's speed may change meanwhile.
+  private func collection(
+    _ name: String, _ model: GPT2, bound: Double,
+    _ collectors: (PromptAxes) throws -> [any Collector]
+  ) throws -> Measurement {
+    let prompts = manyPrompts(model.config)
+    let axes = try PromptAxes(prompts, model: model, analysis: name)
+    var (plain, silent, seconds) = (0.0, 0.0, 0.0)
+    for _ in 0..<2 {
+      plain += try time { try forward(model, prompts, logits: true) } / 2
+      silent += try time { try forward(model, prompts, logits: false) } / 2
+      seconds +=
+        try time {
+          var collectors = try collectors(axes)
+          try CollectionPass(prompts).run(model, &collectors, into: DiscardingSink())
+          for collector in collectors { _ = try collector.findings() }
+        } / 2
+    }
+    return Measurement(
+      name: name, seconds: seconds, bound: bound,
+      ratios: [
+        ("forward_64x256", seconds / plain), ("forward_64x256 without logits", seconds / silent),
+      ])
   }
 
   /// 64 prompts of 256 tokens.
@@ -298,6 +315,22 @@ struct BenchCommand: ParsableCommand {
       flops =
         forward.flops - 2 * rows * Double(config.dVocab) * d + 4 * L * d * d * rows
         + (2 * L + 1) * d * d * rows
+      bytes = 4 * weights
+    }
+
+    /// Prompts forward without logits; of each block the second moments of its input, of which half is
+    /// computed, and those with its write, in double precision at half the speed; of each prompt and
+    /// stream the Gram matrix and its reduction to tridiagonal form; the patterns' scores once more.
+    init(streamAndHeads config: GPT2Config, prompts: Int, length: Int) {
+      let forward = Cost(config, prompts: prompts, length: length, allLogits: false)
+      let (d, L) = (Double(config.dModel), Double(config.nLayers))
+      let (rows, T) = (Double(prompts * length), Double(length))
+      weights = forward.weights - Double(config.dVocab) * d
+      let order = Swift.min(T, d)
+      flops =
+        forward.flops - 2 * rows * Double(config.dVocab) * d + 2 * 3 * L * d * d * rows
+        + (2 * L + 1) * Double(prompts) * (2 * T * d * order + 2 * 4 / 3 * order * order * order)
+        + 2 * L * d * rows * T
       bytes = 4 * weights
     }
 

@@ -13,17 +13,18 @@ struct CollectionOptions: ParsableArguments {
   /// - Parameters:
   ///   - analysis: the analysis; its batch size is set here.
   ///   - seed: what samples are drawn by, if any are.
+  ///   - generated: prompts that are made for the model instead of read.
   ///   - bytes: the bytes that a prompt of so many tokens needs.
   ///   - constant: the bytes that are needed in any case.
   ///   - table: the groups as text.
   func run<Analysis: CollectedAnalysis>(
-    _ analysis: Analysis, seed: UInt64? = nil,
+    _ analysis: Analysis, seed: UInt64? = nil, generated: ((GPT2) throws -> [Prompt])? = nil,
     bytes: (GPT2Config, _ tokens: Int) -> Int, constant: (GPT2Config) -> Int = { _ in 0 },
     table: ([ResultGroup]) -> String
   ) throws {
     try output.check(inputs: model.inputs + prompts.inputs)
     let model = try model.load()
-    let prompts = try prompts.load(model)
+    let prompts = try generated?(model) ?? prompts.load(model)
     let longest = prompts.map(\.tokens.count).max() ?? 1
     var analysis = analysis
     analysis.batchSize = try memory.batch(
