@@ -20,6 +20,7 @@ public struct NormLensCommand: ParsableCommand {
       StreamCommand.self,
       HeadsCommand.self,
       EvaluateCommand.self,
+      NeuronsCommand.self,
       PatchCommand.self, PathsCommand.self,
       PromptsCommand.self, ShowCommand.self, BenchCommand.self,
     ])

@@ -85,7 +85,6 @@ void nl_divergence_row(
 // delta_c = stretch[c] base[n] + shift[c] u[c, n], for each of `changes` changes c. Adds to sums[3 c]:
 //   sum p (exp(delta) - 1),  sum p ((exp(delta) - 1) (log_p + delta) + delta),
 // and leaves the largest |delta| in the third if it is larger; the sums mean nothing beyond 16.
-// A third of a nanosecond an entry with a simd width of 16.
 void nl_softmax_changes(
   ptrdiff_t changes, ptrdiff_t n, const float *restrict log_p, const float *restrict p,
   const float *restrict base, const float *restrict u, ptrdiff_t ldu,
