@@ -19,6 +19,8 @@ public struct NormLensCommand: ParsableCommand {
       DLACommand.self, GeometryCommand.self,
       StreamCommand.self,
       HeadsCommand.self,
+      EvaluateCommand.self,
+      NeuronsCommand.self,
       PatchCommand.self, PathsCommand.self,
       PromptsCommand.self, ShowCommand.self, BenchCommand.self,
     ])

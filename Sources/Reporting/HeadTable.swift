@@ -14,6 +14,14 @@ public func headTables(_ groups: [ResultGroup]) -> String? {
     parts += [bestHeads(summary), missingScores(summary), entropyLine(summary), sinkLine(summary)]
       .compactMap { $0 }
   }
+  if let weights = groups.first(where: { $0.path == "heads/weights" }) {
+    parts += [
+      grid(copying, in: weights), largest(copying.name, in: weights).map { "most copying: \($0)" },
+    ].compactMap { $0 }
+  }
+  if let composition = groups.first(where: { $0.path == "heads/composition" }) {
+    parts += [compositionTable(composition)].compactMap { $0 }
+  }
   return parts.isEmpty ? nil : parts.joined(separator: "\n\n")
 }
 
@@ -34,6 +42,9 @@ private let patternGrids = [
     name: "induction_offset",
     title: "induction: attention from the second copy to the next in the first"),
 ]
+
+private let copying = Grid(
+  name: "copying", title: "copying score of the OV circuit, by the weights")
 
 /// One number for each head; nil where none has one.
 private func grid(_ grid: Grid, in group: ResultGroup) -> String? {
@@ -123,4 +134,26 @@ private func sinkLine(_ group: ResultGroup) -> String? {
   if rest.isNaN { return "sink rate \(percent(all)): prompts of one token attend to themselves" }
   return "sink rate \(percent(all)) of (head, query), \(percent(rest)) without query 0; "
     + "mean attention to position 0 \(percent(attention))"
+}
+
+/// The pairs of heads that compose most.
+private func compositionTable(_ group: ResultGroup) -> String? {
+  guard let layers = group[dimension: "layer"]?.count, let heads = group[dimension: "head"]?.count,
+    case .number(let random)? = group[variable: "q_composition"]?.attributes["random"]
+  else { return nil }
+  var table = TextTable([("", .left), ("largest", .left)])
+  for (title, name) in [
+    ("queries", "q_composition"), ("keys", "k_composition"), ("values", "v_composition"),
+  ] {
+    guard let values = group[variable: name]?.values.doubles else { continue }
+    let order = values.indices.filter { !values[$0].isNaN }.sorted { values[$0] > values[$1] }
+    let best = order.prefix(5).map { index in
+      let (from, to) = (index / (layers * heads), index % (layers * heads))
+      return "L\(from / heads)H\(from % heads)→L\(to / heads)H\(to % heads) "
+        + fixed(values[index], 3)
+    }
+    if !best.isEmpty { table.add([title, best.joined(separator: "  ")]) }
+  }
+  return
+    "composition of pairs of heads, by the weights; \(fixed(random, 3)) by chance:\n\(table.text)"
 }

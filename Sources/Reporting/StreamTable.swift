@@ -8,7 +8,7 @@ public import Results
 public func streamTables(_ groups: [ResultGroup]) -> String? {
   let parts = [
     tokenTable(groups), shareTable(groups), blockTables(groups), massiveTable(groups),
-    spectrumTable(groups),
+    spectrumTable(groups), ablationTables(groups),
   ].compactMap { $0 }
   return parts.isEmpty ? nil : parts.joined(separator: "\n\n")
 }

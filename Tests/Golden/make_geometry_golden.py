@@ -77,7 +77,7 @@ def bundled(name):
 
 
 def open_model(name):
-    if name == "mini":
+    if name.startswith("mini"):
         return bundled(name)
     model = ReferenceGPT2.from_huggingface(FIXTURES / name.removesuffix("-rmsnorm"))
     if name.endswith("-rmsnorm"):

@@ -129,7 +129,7 @@ public struct AnalysisPass {
     tables = try twins.combine(parts.map(\.tables))
     title = twins.title(analysis.title(of: models[0]))
     steps =
-      (collectors.contains { !$0.isEmpty } ? prompts.count : 0)
+      (collectors.allSatisfy(\.isEmpty) ? 0 : prompts.count)
       + models.reduce(0) { $0 + analysis.steps($1, prompts) }
   }
 
@@ -152,16 +152,17 @@ public struct AnalysisPass {
     let pass = CollectionPass(prompts, batchSize: analysis.batchSize)
     let several = models.count == 1 ? nil : TwinRunSink(twins, into: sink)
     let sinks = models.indices.map { several?.sink(of: $0) ?? sink }
-    for batch in pass.batches where collectors.contains(where: { !$0.isEmpty }) {
+    var done = 0
+    for batch in pass.batches where !collectors.allSatisfy(\.isEmpty) {
       for index in models.indices {
         try naming(index) {
           try pass.run(batch, models[index], &collectors[index], into: sinks[index])
         }
       }
       try several?.handOn()
-      try progress(batch.upperBound)
+      done = batch.upperBound
+      try progress(done)
     }
-    var done = collectors.contains { !$0.isEmpty } ? prompts.count : 0
     for index in models.indices {
       try naming(index) {
         parts[index].findings =

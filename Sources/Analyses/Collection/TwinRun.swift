@@ -81,6 +81,7 @@ extension TwinRun {
   /// The groups of all models, each followed by its differences.
   func combine(_ models: [[ResultGroup]]) throws(AnalysisError) -> [ResultGroup] {
     if models.count == 1 { return models[0] }
+    let models = models.map(ResultGroup.joining)
     var paths: OrderedSet<String> = []
     for group in models.joined() { paths.append(group.path) }
     var result: [ResultGroup] = []
@@ -104,14 +105,31 @@ extension TwinRun {
         name throws(AnalysisError) in
         try merge(parts.map { $0?.variables.first { $0.name == name } }, name, path)
       }
-      if !variables.isEmpty && differences == nil {
+      // Values that stand in for those to come: as any others.
+      let (found, beside) = try merge(
+        parts.map { part in
+          part.map {
+            ResultGroup(path: path, dimensions: $0.group.dimensions, variables: $0.findings)
+          }
+        }, path)
+      let declared = variables.map { difference(of: $0) }
+      if group[dimension: "model"] == nil
+        && !(variables.isEmpty && found[dimension: "model"] == nil)
+      {
+        group.dimensions.append(modelDimension)
+      }
+      result.append(PromptTable(group, variables: variables, findings: found.variables))
+      if differences == nil && (!declared.isEmpty || beside != nil) {
         differences = emptyDifferences(of: group)
       }
-      result.append(PromptTable(group, variables: variables))
       if var differences {
-        let declared = variables.map { difference(of: $0) }
-        complete(&differences, for: differences.variables + declared, from: group)
-        result.append(PromptTable(differences, variables: declared))
+        complete(
+          &differences, for: differences.variables + declared + (beside?.variables ?? []),
+          from: group)
+        result.append(
+          PromptTable(
+            differences, variables: declared,
+            findings: beside?.variables.filter { !$0.isCoordinate } ?? []))
       }
     }
     return result
@@ -169,7 +187,7 @@ extension TwinRun {
         differences.append(difference)
       }
     }
-    if hasModels { group.dimensions.append(Dimension("model", .labels(names))) }
+    if hasModels { group.dimensions.append(modelDimension) }
     if differences.isEmpty { return (group, nil) }
     var beside = emptyDifferences(of: group)
     beside.variables = differences
@@ -332,6 +350,8 @@ extension TwinRun {
     differences.variables =
       coordinates + differences.variables.filter { !$0.isCoordinate }
   }
+
+  private var modelDimension: Dimension { Dimension("model", .labels(names)) }
 
   private var pairDimension: Dimension {
     Dimension(

@@ -1,12 +1,15 @@
 public import HookedGPT2
+public import Results
 
 /// What the attention heads of a model do.
 ///
 /// **What it shows.** From the patterns on prompts: how spread each head's attention is, how much of it
 /// rests on position 0, and whether the head attends to the previous token, to earlier places of the same token,
-/// or to what came after them.
+/// or to what came after them. From the weights: whether the head copies what it attends to, and which
+/// earlier heads it could read.
 ///
-/// **What it does not.** A pattern says where a head reads, not what it writes.
+/// **What it does not.** A pattern says where a head reads, not what it writes; weights say what could
+/// be, not what is.
 ///
 /// ```swift
 /// let result = try HeadMeasures().run(model, prompts)
@@ -16,13 +19,17 @@ public struct HeadMeasures: CollectedAnalysis {
   public var batchSize: Int
   /// What is left out of the patterns, and what counts as what.
   public var patterns: HeadPatterns.Settings
+  /// Whether the composition of all pairs of heads is asked for.
+  public var composition: Bool
 
   /// The analysis with its defaults.
   public init(
-    batchSize: Int = 8, patterns: HeadPatterns.Settings = HeadPatterns.Settings()
+    batchSize: Int = 8, patterns: HeadPatterns.Settings = HeadPatterns.Settings(),
+    composition: Bool = false
   ) {
     self.batchSize = batchSize
     self.patterns = patterns
+    self.composition = composition
   }
 
   /// `heads`.
@@ -36,5 +43,17 @@ public struct HeadMeasures: CollectedAnalysis {
   /// - Throws: `AnalysisError.unsuitable`, as ``HeadPatterns``.
   public func collectors(_ model: GPT2, _ axes: PromptAxes) throws -> [any Collector] {
     [try HeadPatterns(model, axes, patterns)]
+  }
+
+  /// The group `heads/weights` and, where asked for, `heads/composition`.
+  ///
+  /// - Throws: `AnalysisError.nonFinite`, `.unsuitable`; what `progress` throws.
+  public func conclusions(
+    _ model: GPT2, _ prompts: [Prompt], progress: () throws -> Void
+  ) throws -> [ResultGroup] {
+    var groups = [try HeadCopying().group(model)]
+    try progress()
+    if composition { groups.append(try HeadComposition().group(model, progress: progress)) }
+    return groups
   }
 }

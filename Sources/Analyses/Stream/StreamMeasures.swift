@@ -24,9 +24,15 @@ public struct StreamMeasures: CollectedAnalysis {
   public var seed: UInt64
   /// Whether entropies and curvatures are also given as published repositories compute them.
   public var referenceConventions: Bool
+  /// Which changed models' losses stand beside the measures; none if nil.
+  public var ablation: StreamAblation?
 
   /// The analysis with its defaults.
-  public init(batchSize: Int = 8, seed: UInt64 = 0, referenceConventions: Bool = false) {
+  public init(
+    batchSize: Int = 8, seed: UInt64 = 0, referenceConventions: Bool = false,
+    ablation: StreamAblation? = nil
+  ) {
+    self.ablation = ablation
     self.batchSize = batchSize
     self.seed = seed
     self.referenceConventions = referenceConventions
@@ -49,6 +55,23 @@ public struct StreamMeasures: CollectedAnalysis {
       StreamTokens(model, axes, seed: seed), StreamLinearity(model), StreamDistance(model),
       StreamMassive(model),
       StreamSpectra(model, axes, referenceConventions: referenceConventions),
+    ]
+  }
+
+  /// The steps of the ablations.
+  public func steps(_ model: GPT2, _ prompts: [Prompt]) -> Int {
+    ablation?.steps(model, prompts) ?? 0
+  }
+
+  /// The group `stream/ablation`, where it is asked for.
+  ///
+  /// - Throws: as ``StreamAblation``.
+  public func conclusions(
+    _ model: GPT2, _ prompts: [Prompt], progress: () throws -> Void
+  ) throws -> [ResultGroup] {
+    guard let ablation else { return [] }
+    return [
+      try ablation.run(model, prompts, batchSize: batchSize, seed: seed, progress: progress)
     ]
   }
 

@@ -59,6 +59,14 @@ void nl_softmax(
   ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t ld_in, const float *in, ptrdiff_t ld_out,
   float *out, float scale, ptrdiff_t first_valid, int causal);
 
+// For each causal row r of scores, whose keys are 0 ... first + r (the last is the query's own), with
+// weights p = softmax(scale * scores): inverse[r] = 1 / sum(e) with e = p / max(p), which takes the
+// scores' place; between[r] = the weight of the keys after the first and before the query's own;
+// entropy[r] = -sum(p ln p). A score that is NaN or +inf makes them NaN.
+void nl_pattern_rows(
+  ptrdiff_t rows, ptrdiff_t ld, float *scores, float scale, ptrdiff_t first,
+  float *restrict inverse, float *restrict between, float *restrict entropy);
+
 // Of a row of logits x[n], n > 0: the index `top` of its largest (the first of equals), how many are
 // larger than `target`, and with m = x[top] in double precision sum = sum of exp(x - m) and weighted =
 // sum of (x - m) exp(x - m), relative error below 1e-14. A NaN in the row makes both sums NaN.
@@ -73,19 +81,10 @@ void nl_divergence_row(
   ptrdiff_t n, const float *a, const float *b, double log_a, double log_b, double *jsd,
   double *kl, double *reverse);
 
-// For each causal row r of scores, whose keys are 0 ... first + r (the last is the query's own), with
-// weights p = softmax(scale * scores): inverse[r] = 1 / sum(e) with e = p / max(p), which takes the
-// scores' place; between[r] = the weight of the keys after the first and before the query's own;
-// entropy[r] = -sum(p ln p). A score that is NaN or +inf makes them NaN.
-void nl_pattern_rows(
-  ptrdiff_t rows, ptrdiff_t ld, float *scores, float scale, ptrdiff_t first,
-  float *restrict inverse, float *restrict between, float *restrict entropy);
-
 // How a distribution p[n] with log_p = ln p changes when its logits change by
 // delta_c = stretch[c] base[n] + shift[c] u[c, n], for each of `changes` changes c. Adds to sums[3 c]:
 //   sum p (exp(delta) - 1),  sum p ((exp(delta) - 1) (log_p + delta) + delta),
 // and leaves the largest |delta| in the third if it is larger; the sums mean nothing beyond 16.
-// A third of a nanosecond an entry with a simd width of 16.
 void nl_softmax_changes(
   ptrdiff_t changes, ptrdiff_t n, const float *restrict log_p, const float *restrict p,
   const float *restrict base, const float *restrict u, ptrdiff_t ldu,

@@ -9,7 +9,7 @@ struct HeadsCommand: ParsableCommand {
     discussion: """
       For every head: the entropy of its attention, the share of its queries that attend to position 0, \
       and scores as a previous-token, duplicate-token and induction head, as TransformerLens' detect_head \
-      computes them. The grids show means over prompts, layers downwards and heads across. The file \
+      computes them; from the weights, whether the head copies what it attends to. The grids show means over prompts, layers downwards and heads across. The file \
       holds every prompt. --repeated makes prompts of random tokens that stand twice, on which induction \
       is best measured.
       """)
@@ -35,6 +35,12 @@ struct HeadsCommand: ParsableCommand {
     help: ArgumentHelp(
       "A query counts for the sink rate from this attention to position 0 on.", valueName: "share"))
   var sinkThreshold = 0.3
+
+  @Flag(
+    help: ArgumentHelp(
+      "Also how much each head's output could matter to the queries, keys and values of each later head, "
+        + "by the weights."))
+  var composition = false
 
   func validate() throws {
     if let repeated, !(1...1_000_000).contains(repeated) {
@@ -67,7 +73,7 @@ struct HeadsCommand: ParsableCommand {
       sinkThreshold: sinkThreshold, repeated: tokens?.length)
     let prependBOS = collection.prompts.prependBOS
     try collection.run(
-      HeadMeasures(patterns: patterns), seed: tokens?.seed,
+      HeadMeasures(patterns: patterns, composition: composition), seed: tokens?.seed,
       generated: tokens.map { tokens in { try tokens.prompts($0, prependBOS: prependBOS) } },
       bytes: { config, tokens in
         // The recorded queries and keys, and what a forward pass has at once.

@@ -22,12 +22,15 @@ struct StreamCommand: ParsableCommand {
       names that end in _reference.
       """)
   var referenceConventions = false
+  @OptionGroup var ablations: AblationOptions
   @Option(help: "Seed of the sample of tokens, where there are too many to keep.")
   var seed: UInt64 = 0
 
   func run() throws {
     try collection.run(
-      StreamMeasures(seed: seed, referenceConventions: referenceConventions), seed: seed,
+      StreamMeasures(
+        seed: seed, referenceConventions: referenceConventions, ablation: try ablations.settings()),
+      seed: seed,
       bytes: { config, tokens in
         // The recorded streams, and what a forward pass has at once.
         4 * tokens * ((4 * config.nLayers + 12) * config.dModel + 2 * config.dMLP)

@@ -34,16 +34,13 @@ struct AnalysisOptions: ParsableArguments {
   ) throws {
     try output.check(inputs: models.inputs + prompts.inputs)
     let models = try self.models.load()
-    let text = try self.models.shared(
+    let (prompts, text) = try self.models.shared(
       models,
-      read: { model in
-        var text = try self.prompts.read(model, answered: answer.answer != nil)
-        text.prompts = try answer.apply(to: text.prompts, wrong: wrong, model)
-        return text
-      },
-      prompts: { $0.prompts })
+      read: { model -> ([Prompt], LoadedPrompts) in
+        let text = try self.prompts.read(model, answered: answer.answer != nil)
+        return (try answer.apply(to: text.prompts, wrong: wrong, model), text)
+      }, prompts: \.0)
     if !output.quiet { text.note() }
-    let prompts = text.prompts
     let longest = prompts.map(\.tokens.count).max() ?? 1
     let results = try self.models.each(models) { model in
       let work = Work(
@@ -54,7 +51,7 @@ struct AnalysisOptions: ParsableArguments {
       return try analysis(work) { progress.update($0) }
     }
     let provenance = runProvenance(prependBOS: self.prompts.provenanceBOS(models[0]))
-      .merging(text.facts)
-    try output.deliver(results, of: models, provenance: provenance, table: table)
+    try output.deliver(
+      results, of: models, provenance: provenance.merging(text.facts), table: table)
   }
 }

@@ -26,15 +26,16 @@ struct CollectionOptions: ParsableArguments {
   ) throws {
     try output.check(inputs: models.inputs + prompts.inputs)
     let models = try self.models.load()
-    let text = try self.models.shared(
+    // Several models read the same windows.
+    let window = models.compactMap { window($0.config) }.min()
+    let (prompts, text) = try self.models.shared(
       models,
-      read: { model in
-        if let generated { return LoadedPrompts(try generated(model)) }
-        return try self.prompts.read(model, window: window(model.config))
-      },
-      prompts: { $0.prompts })
-    if !output.quiet { text.note() }
-    let prompts = text.prompts
+      read: { model -> ([Prompt], LoadedPrompts?) in
+        if let generated { return (try generated(model), nil) }
+        let text = try self.prompts.read(model, window: window)
+        return (text.prompts, text)
+      }, prompts: \.0)
+    if !output.quiet { text?.note() }
     let longest = prompts.map(\.tokens.count).max() ?? 1
     var analysis = analysis
     analysis.batchSize = try memory.batch(
@@ -43,7 +44,7 @@ struct CollectionOptions: ParsableArguments {
     var pass = try analysis.pass(models, prompts)
     let provenance = pass.provenance.merging(
       runProvenance(prependBOS: self.prompts.provenanceBOS(models[0]), seed: seed)
-        .merging(text.facts))
+        .merging(text?.facts ?? Provenance()))
     var progress = Progress(analysis.name, total: pass.steps, quiet: output.quiet)
 
     let stream = try output.output.map {
@@ -68,12 +69,9 @@ struct CollectionOptions: ParsableArguments {
     let texts = pass.parts.map {
       table(ResultGroup.joining($0.tables.map(\.group) + $0.findings))
     }
+    let groups = ResultGroup.joining(pass.tables.map(\.group) + findings)
     Terminal.print(
-      texts.count == 1
-        ? texts[0]
-        : modelTables(
-          TwinRun(models).names, texts,
-          ResultGroup.joining(pass.tables.map(\.group) + findings)))
+      texts.count == 1 ? texts[0] : modelTables(TwinRun(models).names, texts, groups))
     if let path = output.output { Terminal.print("wrote \(path)") }
   }
 }
