@@ -144,21 +144,23 @@ struct ReadStream {
   /// The final stream of a model.
   init(_ model: GPT2) { self.model = model }
 
-  /// The last coordinate of a stream of mean zero was dropped: it is minus the sum of the others.
+  /// Whether a coordinate of a stream of mean zero was dropped: minus the sum of the others.
   private var lacksLast: Bool {
-    !model.config.hasOnesDirection
-      && (model.config.normalization == .crmsNorm
-        || model.identity.weightProcessing.contains("crmsnorm"))
+    model.config.normalization == .crmsNorm
+      || model.identity.weightProcessing.contains("crmsnorm")
   }
 
-  /// Vectors of the stream, one a row, `[rows, d_model]`: centred where the mean is not seen, with the
-  /// dropped coordinate where one was dropped. The sum of a row's squares over the norm's width is what the
-  /// norm divides by the root of.
+  /// Vectors of the stream, one a row, `[rows, d_model]`: centred where the mean is not seen, with one more
+  /// coordinate where the stream has lost one. The sum of a row's squares over the norm's width is what
+  /// the norm divides by the root of.
   func writes(_ x: Tensor) -> Tensor {
+    if !model.config.hasOnesDirection {
+      // In an orthonormal basis the ones direction is one more, along which there is nothing.
+      return Self.appending(to: x) { lacksLast ? -$0 : 0 }
+    }
     switch model.config.normalization {
-    case .layerNorm: return x.centeringRows()
-    case .none where model.config.hasOnesDirection: return x.centeringRows()
-    default: return lacksLast ? Self.appending(to: x) { -$0 } : x
+    case .layerNorm, .none: return x.centeringRows()
+    case .rmsNorm, .crmsNorm: return x
     }
   }
 
@@ -169,9 +171,10 @@ struct ReadStream {
     func blocks(_ body: (Tensor) -> Void) {
       for start in stride(from: 0, to: vocabulary, by: block) {
         var part = model.weights.readUnembedding(start..<min(vocabulary, start + block))
-        if lacksLast {
+        if !model.config.hasOnesDirection {
+          part = Self.appending(to: part) { _ in 0 }
           // The map of sum zero that reads the same of vectors of sum zero.
-          part = Self.appending(to: part) { _ in 0 }.centeringRows()
+          if lacksLast { part = part.centeringRows() }
         }
         body(part)
       }

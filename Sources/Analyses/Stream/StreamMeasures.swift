@@ -1,5 +1,5 @@
 public import HookedGPT2
-import Results
+public import Results
 
 /// What happens to the residual stream on its way through a model (command `stream`).
 ///

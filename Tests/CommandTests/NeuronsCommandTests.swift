@@ -1,0 +1,107 @@
+import Foundation
+import NormLens
+import TestSupport
+import Testing
+
+/// `normlens neurons`, and `normlens stream --ablations`, as a person meets them.
+@Suite struct NeuronsCommandTests {
+  private static let text = "When Mary and John went to the store, John gave a drink to"
+
+  @Test(arguments: ["mini", "mini-lnfree"])
+  func tables(_ model: String) throws {
+    try Snapshot.expect(
+      try Command.succeed(["neurons", model, "--prompt", Self.text], in: TemporaryDirectory()),
+      "neurons-\(model)", columnsMayMove: true)
+  }
+
+  @Test func weightsAlone() throws {
+    let directory = try TemporaryDirectory()
+    let text = try Command.succeed(
+      ["neurons", "mini", "--layer", "1", "-o", "w.h5"], in: directory)
+    #expect(text.contains("L1N") && text.contains("logit variance") && !text.contains("mediated"))
+    let group = try ResultFile.read(directory.file("w.h5")).group("neurons")
+    #expect(group.attributes["layer"] == .integer(1))
+    #expect(group[variable: "loss_effect_total"] == nil)
+    let none = try Command.succeed(
+      ["neurons", "mini", "--ablate", "none", "--prompt", Self.text], in: directory)
+    #expect(none.contains("L3N") && !none.contains("mediated"))
+  }
+
+  @Test func fileAndList() throws {
+    let directory = try TemporaryDirectory()
+    let arguments = [
+      "neurons", "mini", "--prompt", Self.text, "--ablate", "5,700", "--skip-first", "3",
+      "--null-space", "4",
+    ]
+    let text = try Command.succeed(arguments + ["-o", "n.h5"], in: directory)
+    #expect(text.contains("L3N5 ") && text.contains("L3N700 ") && text.hasSuffix("wrote n.h5\n"))
+    let model = try GPT2.load(Fixtures.bundled("mini"))
+    let direct = try EntropyNeurons(
+      batchSize: 1, nullSpace: 4, ablated: .neurons([5, 700]), skipFirst: 3
+    ).run(model, [Prompt(try model.tokens(Self.text))]).group("neurons")
+    let read = try ResultFile.read(directory.file("n.h5")).group("neurons")
+    for variable in direct.variables {
+      let (found, expected) = (
+        try read.doubles(variable.name), try direct.doubles(variable.name)
+      )
+      #expect(
+        zip(found, expected).allSatisfy { $0 == $1 || $0.isNaN && $1.isNaN }, "\(variable.name)")
+      for attribute in ["long_name", "units"] { #expect(variable.attributes[attribute] != nil) }
+    }
+    let json = try Command.succeed(arguments + ["--json"], in: directory)
+    #expect(try JSONSerialization.jsonObject(with: Data(json.utf8)) is [String: Any])
+    #expect(try Command.succeed(["show", "n.h5"], in: directory).contains("neurons"))
+  }
+
+  @Test func ablations() throws {
+    let directory = try TemporaryDirectory()
+    let text = try Command.succeed(
+      [
+        "stream", "mini", "--prompt", Self.text, "--prompt", "The capital of France is",
+        "--ablations", "--lambdas", "0,0.5,1", "--massive", "0:3,2:7", "--massive-layer", "2",
+        "-o", "s.h5",
+      ], in: directory)
+    for part in ["best by loss", "best by angle", "lambda", "massive activations before block 2"] {
+      #expect(text.contains(part), "\(part)")
+    }
+    let group = try ResultFile.read(directory.file("s.h5")).group("stream/ablation")
+    #expect(group[dimension: "lambda"]?.coordinates == .labels(["0.0", "0.5", "1.0"]))
+    #expect(try group.doubles("lambda_value") == [0, 0.5, 1])
+    #expect(group.attributes["prompts"]?.description.hasPrefix("2 of 2") == true)
+    let without = try Command.succeed(["stream", "mini", "--prompt", Self.text], in: directory)
+    #expect(!without.contains("best by loss"))
+  }
+
+  @Test func mistakes() throws {
+    let directory = try TemporaryDirectory()
+    func fail(
+      _ arguments: [String], _ status: Int32, usage: Bool = false, saying: String...
+    ) throws {
+      try Command.fail(arguments, status, saying: saying, usage: usage, in: directory)
+    }
+    let neurons = ["neurons", "mini", "--tokens", "1,2,3"]
+    try fail(neurons + ["--ablate", "5,x"], 64, saying: "'x'")
+    try fail(neurons + ["--ablate", "99999"], 64, saying: "99999", "0 to 767")
+    try fail(neurons + ["--ablate", "5,5"], 64, saying: "neuron 5")
+    try fail(neurons + ["--ablate", "5", "--layer", "0"], 65, saying: "layer 0", "layer 3")
+    try fail(neurons + ["--layer", "4"], 64, saying: "4")
+    try fail(neurons + ["--null-space", "0"], 65, saying: "null space of 0")
+    try fail(neurons + ["--skip-first", "-1"], 64, usage: true, saying: "--skip-first")
+    try fail(["neurons", "mini", "--ablate", "all"], 64, saying: "no prompt")
+    try fail(["neurons", "mini", "-o", "nowhere/n.h5"], 73, saying: "no directory")
+    try fail(["neurons", "nosuch.h5"], 66, saying: "nosuch.h5")
+
+    let stream = ["stream", "mini", "--tokens", "1,2,3"]
+    try fail(stream + ["--lambdas", "0.5"], 64, usage: true, saying: "--ablations")
+    try fail(stream + ["--massive-layer", "1"], 64, usage: true, saying: "--ablations")
+    let ablations = stream + ["--ablations"]
+    try fail(ablations + ["--lambdas", "0,a"], 64, saying: "'a'")
+    try fail(ablations + ["--lambdas", "inf"], 64, saying: "'inf'")
+    try fail(ablations + ["--massive", "0"], 64, saying: "'0'", "POSITION:COORDINATE")
+    try fail(ablations + ["--massive", "9:0"], 64, saying: "massive 9:0", "3 tokens")
+    try fail(ablations + ["--massive", "0:192"], 64, saying: "massive 0:192", "0 to 191")
+    try fail(ablations + ["--massive-layer", "4"], 64, saying: "massive layer 4")
+    try fail(
+      ablations + ["--ablation-prompts", "0"], 64, usage: true, saying: "--ablation-prompts")
+  }
+}
