@@ -47,7 +47,9 @@ file.groups.append(
     ]))
 
 /// A variable in each model at a place of its other axes, or the extreme over them.
-func row(_ group: String, _ name: String, at place: Int? = nil, times: Double = 1) -> [Double] {
+@MainActor func row(_ group: String, _ name: String, at place: Int? = nil, times: Double = 1)
+  -> [Double]
+{
   guard let values = file[group: group, variable: name]?.values.doubles else { return [] }
   let cells = values.count / models.count
   return models.indices.map { model in
@@ -56,7 +58,7 @@ func row(_ group: String, _ name: String, at place: Int? = nil, times: Double = 
   }
 }
 var table = TextTable([("on \(prompts.count) windows", .left)] + names.map { ($0, .right) })
-func add(_ title: String, _ values: [Double], _ decimals: Int = 2) {
+@MainActor func add(_ title: String, _ values: [Double], _ decimals: Int = 2) {
   table.add(
     [title] + (values.isEmpty ? names.map { _ in "–" } : values.map { fixed($0, decimals) }))
 }
@@ -65,7 +67,7 @@ add("error of attribution, pooled %", row("dla", "nmae_pooled"))
 add("error of attribution, mean of heads %", row("dla", "nmae_head_mean"))
 add("sink rate %", row("heads/summary", "sink_rate_all", times: 100))
 add("final stream at position 0, median norm", row("stream/summary", "norm", at: 3 * final + 1))
-add("at later positions", row("stream/summary", "norm", at: 3 * (2 * final + 1) + 1 + 0))
+add("at later positions", row("stream/summary", "norm", at: 3 * (2 * final + 1) + 1))
 add("8 entropy neurons ablated: entropy %", row("neurons", "cumulative_entropy_change", at: 8))
 add("and loss %", row("neurons", "cumulative_loss_change", at: 8), 3)
 add("least linear block, residual apart", row("stream/linearity", "linearity_without_residual"))
@@ -75,9 +77,8 @@ add("entropy, nats", row("evaluate", "entropy_mean"), 3)
 add("calibration error", row("evaluate", "ece"), 4)
 add("accuracy %", row("evaluate", "accuracy", times: 100))
 print(table.text)
-for (pair, divergence) in zip(
-  file.groups.last?.dimensions.first.map { d in (0..<3).map(d.label) } ?? [], divergences)
-{
-  print("Jensen-Shannon divergence \(pair): \(fixed(divergence, 4))")
+for (pair, divergence) in zip(pairs, divergences) {
+  let (first, second) = (names[pair.0], names[pair.1])
+  print("Jensen-Shannon divergence of \(first) and \(second): \(fixed(divergence, 4)) nats")
 }
 if let path = CommandLine.arguments.dropFirst().first { try ResultFile.write(file, to: path) }

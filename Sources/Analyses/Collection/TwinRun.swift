@@ -168,7 +168,8 @@ extension TwinRun {
       }
     }
     for name in ranks {
-      dimensions[name]?.0 = Dimension(name, count: dimensions[name]?.0.count ?? 0)
+      guard let (dimension, model) = dimensions[name] else { continue }
+      dimensions[name] = (Dimension(name, count: dimension.count), model)
     }
     var group = ResultGroup(
       path: path, dimensions: dimensions.values.map(\.0),
