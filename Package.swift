@@ -76,6 +76,7 @@ let package = Package(
     example("ablate-head"),
     example("frozen-scale"),
     example("ioi"),
+    example("layernorm-questions"),
     example("relp-vs-attribution"),
     example("unselectable-keys"),
     example("what-layernorm-does"),

@@ -18,7 +18,6 @@ private func group(_ groups: [ResultGroup], _ path: String) -> ResultGroup? {
 }
 
 extension ResultGroup {
-  fileprivate func numbers(_ name: String) -> [Double]? { self[variable: name]?.values.doubles }
   fileprivate func number(_ name: String) -> Double? { numbers(name)?.first }
   fileprivate func texts(_ name: String) -> [String]? {
     if case .strings(let texts)? = self[variable: name]?.values { texts } else { nil }

@@ -152,20 +152,30 @@ extension TwinRun {
     _ parts: [ResultGroup?], _ path: String
   ) throws(AnalysisError) -> (group: ResultGroup, differences: ResultGroup?) {
     var dimensions: OrderedDictionary<String, (Dimension, model: Int)> = [:]
+    var ranks: OrderedSet<String> = []
     for (model, part) in parts.enumerated() {
       for dimension in part?.dimensions ?? [] {
         precondition(dimension.name != "model" && dimension.name != "pair", "TwinRun: \(path)")
         if let (known, first) = dimensions[dimension.name] {
-          try requireSame(known, of: first, dimension, of: model, path)
+          if Self.areRanks(known, dimension) {
+            ranks.append(dimension.name)
+          } else {
+            try requireSame(known, of: first, dimension, of: model, path)
+          }
         } else {
           dimensions[dimension.name] = (dimension, model)
         }
       }
     }
+    for name in ranks {
+      guard let (dimension, model) = dimensions[name] else { continue }
+      dimensions[name] = (Dimension(name, count: dimension.count), model)
+    }
     var group = ResultGroup(
-      path: path, dimensions: dimensions.values.map(\.0), variables: [],
+      path: path, dimensions: dimensions.values.map(\.0),
+      variables: ranks.map { own($0, parts, count: dimensions[$0]?.0.count ?? 0) },
       attributes: merge(parts.map { $0?.attributes }))
-    var hasModels = false
+    var hasModels = !ranks.isEmpty
     var differences: [ResultVariable] = []
     for name in variableNames(parts.map { $0?.variables }) {
       let variables = parts.map { $0?[variable: name] }
@@ -234,6 +244,26 @@ extension TwinRun {
       )
     }
     return nil
+  }
+
+  /// Whether two axes of one length hold other whole numbers, such as the neurons of the highest scores:
+  /// each model's own.
+  private static func areRanks(_ known: Dimension, _ dimension: Dimension) -> Bool {
+    if case .integers = known.coordinates, case .integers = dimension.coordinates {
+      return known.count == dimension.count && known != dimension
+    }
+    return false
+  }
+
+  /// What stands along an axis in each model, where it is each model's own.
+  private func own(_ axis: String, _ parts: [ResultGroup?], count: Int) -> ResultVariable {
+    let values = parts.flatMap { part -> [Int] in
+      if case .integers(let values)? = part?[dimension: axis]?.coordinates { return values }
+      return Array(repeating: -1, count: count)
+    }
+    return ResultVariable(
+      "\(axis)_of_model", ["model", axis], .integers(values),
+      longName: "what stands along '\(axis)' in each model", units: "1", isCoordinate: true)
   }
 
   private func requireSame(

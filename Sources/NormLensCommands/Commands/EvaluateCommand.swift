@@ -68,11 +68,11 @@ struct EvaluateCommand: ParsableCommand {
 
   func run() throws {
     try collection.output.check(
-      inputs: collection.model.inputs + collection.prompts.inputs
+      inputs: collection.models.inputs + collection.prompts.inputs
         + (against.map { Checkpoint.files(of: $0) } ?? []))
-    collection.model.compute.apply()
+    collection.models.loading.compute.apply()
     let other = try against.map {
-      try GPT2.load($0, verify: !collection.model.noVerify)
+      try GPT2.load($0, verify: !collection.models.loading.noVerify)
     }
     let freezing =
       freezesNorms

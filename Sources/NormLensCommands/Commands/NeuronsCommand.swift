@@ -76,10 +76,12 @@ struct NeuronsCommand: ParsableCommand {
 
   /// What the weights say, where there is no text.
   private func weightsAlone(_ analysis: EntropyNeurons) throws {
-    try collection.output.check(inputs: collection.model.inputs)
-    var result = try analysis.withoutText(collection.model.load())
-    result.provenance = result.provenance.merging(runProvenance(prependBOS: nil, seed: seed))
-    try collection.output.deliver(result) { neuronTables(result.groups) ?? "" }
+    try collection.output.check(inputs: collection.models.inputs)
+    let models = try collection.models.load()
+    let results = try collection.models.each(models) { try analysis.withoutText($0) }
+    try collection.output.deliver(
+      results, of: models, provenance: runProvenance(prependBOS: nil, seed: seed)
+    ) { neuronTables($0.groups) ?? "" }
   }
 
   /// The neurons of `--ablate`; nil for the analysis' own choice.
