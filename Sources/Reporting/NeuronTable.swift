@@ -99,13 +99,15 @@ private func verdict(_ effects: EffectColumns, _ shown: [Int], _ others: [Int]) 
   guard let own = share(shown) else { return nil }
   let reading =
     own >= 0.5
-    ? "entropy neurons look active: they act through the norm"
+    ? "they look like active entropy neurons"
     : own >= 0.1
-      ? "they act through the norm in part"
-      : "no entropy neuron looks active: total and direct effects are nearly the same"
-  let control = share(others).map { ", of the others \(percent($0))" } ?? ""
-  return
-    "mediated by the final norm, of the effects on the entropy: \(percent(own))\(control); \(reading)"
+      ? "part of what they do goes through the norm"
+      : "no entropy neuron looks active: the norm does not make these effects"
+  let control = share(others).map { ", of the others' \(percent($0))" } ?? ""
+  return """
+    the final norm mediates \(percent(own)) of their effects on the entropy\(control);
+    \(reading)
+    """
 }
 
 /// The first neurons together.

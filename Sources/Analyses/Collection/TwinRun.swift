@@ -172,10 +172,11 @@ extension TwinRun {
       dimensions[name] = (Dimension(name, count: dimension.count), model)
     }
     var group = ResultGroup(
-      path: path, dimensions: dimensions.values.map(\.0),
+      path: path,
+      dimensions: dimensions.values.map(\.0) + (ranks.isEmpty ? [] : [modelDimension]),
       variables: ranks.map { own($0, parts, count: dimensions[$0]?.0.count ?? 0) },
       attributes: merge(parts.map { $0?.attributes }))
-    var hasModels = !ranks.isEmpty
+    var hasModels = false
     var differences: [ResultVariable] = []
     for name in variableNames(parts.map { $0?.variables }) {
       let variables = parts.map { $0?[variable: name] }
@@ -197,7 +198,7 @@ extension TwinRun {
         differences.append(difference)
       }
     }
-    if hasModels { group.dimensions.append(modelDimension) }
+    if hasModels && ranks.isEmpty { group.dimensions.append(modelDimension) }
     if differences.isEmpty { return (group, nil) }
     var beside = emptyDifferences(of: group)
     beside.variables = differences
