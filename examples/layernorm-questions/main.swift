@@ -28,7 +28,8 @@ var file = ResultSet(
   title: "What changes without LayerNorm", groups: [], provenance: attribution.provenance)
 for var group in parts.flatMap(\.groups) {  // the file is to stay small
   group.variables.removeAll { $0.dimensions.contains("prompt") }
-  if !group.variables.isEmpty { file.groups.append(group) }
+  let isLeftOut = group.path.hasSuffix("/difference") || group.path == "evaluate/worst"
+  if !group.variables.isEmpty && !isLeftOut { file.groups.append(group) }
 }
 let pairs = [(0, 1), (0, 2), (1, 2)]
 let divergences = try pairs.map { first, second in
@@ -36,49 +37,58 @@ let divergences = try pairs.map { first, second in
     group: "evaluate", variable: "jsd_mean"]?.values.doubles?.first ?? .nan
 }
 let names = models.map(\.identity.name)
+let labels = pairs.map { "\(names[$0]), \(names[$1])" }
 file.groups.append(
   ResultGroup(
-    path: "divergence",
-    dimensions: [Dimension("pair", .labels(pairs.map { "\(names[$0]), \(names[$1])" }))],
+    path: "divergence", dimensions: [Dimension("pair", .labels(labels))],
     variables: [
       ResultVariable(
         "jsd", ["pair"], .float64(divergences), longName: "mean Jensen-Shannon divergence",
-        units: "nat", attributes: ["references": .string("arXiv:2507.02559")])
+        units: "nat")
     ]))
 
-/// A variable in each model at a place of its other axes, or the extreme over them.
-@MainActor func row(_ group: String, _ name: String, at place: Int? = nil, times: Double = 1)
-  -> [Double]
-{
-  guard let values = file[group: group, variable: name]?.values.doubles else { return [] }
-  let cells = values.count / models.count
-  return models.indices.map { model in
-    let own = values[model * cells..<(model + 1) * cells].map { times * $0 }
-    return place.map { own[$0] } ?? own.filter { !$0.isNaN }.min() ?? .nan
-  }
+let found = file
+/// A variable's numbers in one of the models.
+let numbers = { (model: Int, group: String, name: String) -> [Double] in
+  let values = found[group: group, variable: name]?.values.doubles ?? []
+  let count = values.count / names.count
+  return Array(values[model * count..<(model + 1) * count])
 }
+let last = models[0].config.streamLabels.count - 1  // stream/summary: class, stream, quantile
+let rows: [(String, Int, (Int) -> Double)] = [
+  ("error of attribution, pooled %", 2, { numbers($0, "dla", "nmae_pooled")[0] }),
+  ("error of attribution, mean of heads %", 2, { numbers($0, "dla", "nmae_head_mean")[0] }),
+  ("sink rate %", 2, { 100 * numbers($0, "heads/summary", "sink_rate_all")[0] }),
+  ("last stream at position 0", 1, { numbers($0, "stream/summary", "norm")[3 * last + 1] }),
+  ("at later positions", 1, { numbers($0, "stream/summary", "norm")[3 * (2 * last + 1) + 1] }),
+  (
+    "8 high-score neurons held: entropy %", 3,
+    { numbers($0, "neurons", "cumulative_entropy_change")[8] }
+  ),
+  ("and loss %", 3, { numbers($0, "neurons", "cumulative_loss_change")[8] }),
+  (
+    "share of their effects through the norm %", 1,
+    { model in
+      let sums = ["total", "direct"].map { kind in
+        numbers(model, "neurons", "entropy_effect_\(kind)_abs").filter { !$0.isNaN }.reduce(0, +)
+      }
+      return 100 * (1 - sums[1] / sums[0])
+    }
+  ),
+  (
+    "least linear block, residual apart", 3,
+    { numbers($0, "stream/linearity", "linearity_without_residual").min() ?? .nan }
+  ),
+  ("cross-entropy, nats", 3, { numbers($0, "evaluate", "loss_mean")[0] }),
+  ("its median", 3, { numbers($0, "evaluate", "loss_median")[0] }),
+  ("entropy, nats", 3, { numbers($0, "evaluate", "entropy_mean")[0] }),
+  ("calibration error", 4, { numbers($0, "evaluate", "ece")[0] }),
+  ("accuracy %", 2, { 100 * numbers($0, "evaluate", "accuracy")[0] }),
+]
 var table = TextTable([("on \(prompts.count) windows", .left)] + names.map { ($0, .right) })
-@MainActor func add(_ title: String, _ values: [Double], _ decimals: Int = 2) {
-  table.add(
-    [title] + (values.isEmpty ? names.map { _ in "–" } : values.map { fixed($0, decimals) }))
+for (title, decimals, value) in rows {
+  table.add([title] + models.indices.map { fixed(value($0), decimals) })
 }
-let final = models[0].config.streamLabels.count - 1  // stream/summary: class, stream, quantile
-add("error of attribution, pooled %", row("dla", "nmae_pooled"))
-add("error of attribution, mean of heads %", row("dla", "nmae_head_mean"))
-add("sink rate %", row("heads/summary", "sink_rate_all", times: 100))
-add("final stream at position 0, median norm", row("stream/summary", "norm", at: 3 * final + 1))
-add("at later positions", row("stream/summary", "norm", at: 3 * (2 * final + 1) + 1))
-add("8 entropy neurons ablated: entropy %", row("neurons", "cumulative_entropy_change", at: 8))
-add("and loss %", row("neurons", "cumulative_loss_change", at: 8), 3)
-add("least linear block, residual apart", row("stream/linearity", "linearity_without_residual"))
-add("cross-entropy, nats", row("evaluate", "loss_mean"), 3)
-add("its median", row("evaluate", "loss_median"), 3)
-add("entropy, nats", row("evaluate", "entropy_mean"), 3)
-add("calibration error", row("evaluate", "ece"), 4)
-add("accuracy %", row("evaluate", "accuracy", times: 100))
 print(table.text)
-for (pair, divergence) in zip(pairs, divergences) {
-  let (first, second) = (names[pair.0], names[pair.1])
-  print("Jensen-Shannon divergence of \(first) and \(second): \(fixed(divergence, 4)) nats")
-}
+for (label, jsd) in zip(labels, divergences) { print("JSD \(label): \(fixed(jsd, 4)) nats") }
 if let path = CommandLine.arguments.dropFirst().first { try ResultFile.write(file, to: path) }
