@@ -14,7 +14,6 @@ let windows = try models[0].windows(of: text, length: models[0].config.nCtx).win
 let prompts = windows.map { Prompt($0) }
 // Attribution asks for the token that came next.
 let questions = windows.map { Prompt(Array($0.dropLast()), answer: $0.last) }
-
 let attribution = try TwinRun(models).combine(
   models.map { try DirectLogitAttribution().run($0, questions) })
 let scores = try EntropyNeurons().withoutText(models[0])[group: "neurons", variable: "score"]
@@ -28,8 +27,8 @@ var file = ResultSet(
   title: "What changes without LayerNorm", groups: [], provenance: attribution.provenance)
 for var group in parts.flatMap(\.groups) {  // the file is to stay small
   group.variables.removeAll { $0.dimensions.contains("prompt") }
-  let isLeftOut = group.path.hasSuffix("/difference") || group.path == "evaluate/worst"
-  if !group.variables.isEmpty && !isLeftOut { file.groups.append(group) }
+  if group.path.hasSuffix("/difference") || group.path == "evaluate/worst" { continue }
+  if !group.variables.isEmpty { file.groups.append(group) }
 }
 let pairs = [(0, 1), (0, 2), (1, 2)]
 let divergences = try pairs.map { first, second in
@@ -47,47 +46,30 @@ file.groups.append(
         units: "nat")
     ]))
 
-let found = file
-/// A variable's numbers in one of the models.
-let numbers = { (model: Int, group: String, name: String) -> [Double] in
-  let values = found[group: group, variable: name]?.values.doubles ?? []
-  let count = values.count / names.count
-  return Array(values[model * count..<(model + 1) * count])
-}
+// What is shown: title, group, variable, which of a model's numbers, factor, decimals.
 let last = models[0].config.streamLabels.count - 1  // stream/summary: class, stream, quantile
-let rows: [(String, Int, (Int) -> Double)] = [
-  ("error of attribution, pooled %", 2, { numbers($0, "dla", "nmae_pooled")[0] }),
-  ("error of attribution, mean of heads %", 2, { numbers($0, "dla", "nmae_head_mean")[0] }),
-  ("sink rate %", 2, { 100 * numbers($0, "heads/summary", "sink_rate_all")[0] }),
-  ("last stream at position 0", 1, { numbers($0, "stream/summary", "norm")[3 * last + 1] }),
-  ("at later positions", 1, { numbers($0, "stream/summary", "norm")[3 * (2 * last + 1) + 1] }),
+let rows: [(String, String, String, Int, Double, Int)] = [
+  ("error of attribution, pooled %", "dla", "nmae_pooled", 0, 1, 2),
+  ("error of attribution, mean of heads %", "dla", "nmae_head_mean", 0, 1, 2),
+  ("sink rate %", "heads/summary", "sink_rate_all", 0, 100, 2),
+  ("last stream at position 0", "stream/summary", "norm", 3 * last + 1, 1, 1),
+  ("at later positions", "stream/summary", "norm", 3 * (2 * last + 1) + 1, 1, 1),
+  ("8 high-score neurons held: entropy %", "neurons", "cumulative_entropy_change", 8, 1, 3),
+  ("and loss %", "neurons", "cumulative_loss_change", 8, 1, 3),
   (
-    "8 high-score neurons held: entropy %", 3,
-    { numbers($0, "neurons", "cumulative_entropy_change")[8] }
+    "block 2, linearity without residual", "stream/linearity", "linearity_without_residual", 2, 1, 3
   ),
-  ("and loss %", 3, { numbers($0, "neurons", "cumulative_loss_change")[8] }),
-  (
-    "share of their effects through the norm %", 1,
-    { model in
-      let sums = ["total", "direct"].map { kind in
-        numbers(model, "neurons", "entropy_effect_\(kind)_abs").filter { !$0.isNaN }.reduce(0, +)
-      }
-      return 100 * (1 - sums[1] / sums[0])
-    }
-  ),
-  (
-    "least linear block, residual apart", 3,
-    { numbers($0, "stream/linearity", "linearity_without_residual").min() ?? .nan }
-  ),
-  ("cross-entropy, nats", 3, { numbers($0, "evaluate", "loss_mean")[0] }),
-  ("its median", 3, { numbers($0, "evaluate", "loss_median")[0] }),
-  ("entropy, nats", 3, { numbers($0, "evaluate", "entropy_mean")[0] }),
-  ("calibration error", 4, { numbers($0, "evaluate", "ece")[0] }),
-  ("accuracy %", 2, { 100 * numbers($0, "evaluate", "accuracy")[0] }),
+  ("cross-entropy, nats", "evaluate", "loss_mean", 0, 1, 3),
+  ("its median", "evaluate", "loss_median", 0, 1, 3),
+  ("entropy, nats", "evaluate", "entropy_mean", 0, 1, 3),
+  ("calibration error", "evaluate", "ece", 0, 1, 4),
+  ("accuracy %", "evaluate", "accuracy", 0, 100, 2),
 ]
 var table = TextTable([("on \(prompts.count) windows", .left)] + names.map { ($0, .right) })
-for (title, decimals, value) in rows {
-  table.add([title] + models.indices.map { fixed(value($0), decimals) })
+for (title, group, variable, place, factor, decimals) in rows {
+  let values = file[group: group, variable: variable]?.values.doubles ?? []
+  let each = values.count / names.count
+  table.add([title] + names.indices.map { fixed(factor * values[$0 * each + place], decimals) })
 }
 print(table.text)
 for (label, jsd) in zip(labels, divergences) { print("JSD \(label): \(fixed(jsd, 4)) nats") }
