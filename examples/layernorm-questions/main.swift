@@ -14,7 +14,6 @@ let windows = try models[0].windows(of: text, length: models[0].config.nCtx).win
 let prompts = windows.map { Prompt($0) }
 // Attribution asks for the token that came next.
 let questions = windows.map { Prompt(Array($0.dropLast()), answer: $0.last) }
-
 let attribution = try TwinRun(models).combine(
   models.map { try DirectLogitAttribution().run($0, questions) })
 let scores = try EntropyNeurons().withoutText(models[0])[group: "neurons", variable: "score"]
@@ -28,6 +27,7 @@ var file = ResultSet(
   title: "What changes without LayerNorm", groups: [], provenance: attribution.provenance)
 for var group in parts.flatMap(\.groups) {  // the file is to stay small
   group.variables.removeAll { $0.dimensions.contains("prompt") }
+  if group.path.hasSuffix("/difference") || group.path == "evaluate/worst" { continue }
   if !group.variables.isEmpty { file.groups.append(group) }
 }
 let pairs = [(0, 1), (0, 2), (1, 2)]
@@ -36,49 +36,41 @@ let divergences = try pairs.map { first, second in
     group: "evaluate", variable: "jsd_mean"]?.values.doubles?.first ?? .nan
 }
 let names = models.map(\.identity.name)
+let labels = pairs.map { "\(names[$0]), \(names[$1])" }
 file.groups.append(
   ResultGroup(
-    path: "divergence",
-    dimensions: [Dimension("pair", .labels(pairs.map { "\(names[$0]), \(names[$1])" }))],
+    path: "divergence", dimensions: [Dimension("pair", .labels(labels))],
     variables: [
       ResultVariable(
         "jsd", ["pair"], .float64(divergences), longName: "mean Jensen-Shannon divergence",
-        units: "nat", attributes: ["references": .string("arXiv:2507.02559")])
+        units: "nat")
     ]))
 
-/// A variable in each model at a place of its other axes, or the extreme over them.
-@MainActor func row(_ group: String, _ name: String, at place: Int? = nil, times: Double = 1)
-  -> [Double]
-{
-  guard let values = file[group: group, variable: name]?.values.doubles else { return [] }
-  let cells = values.count / models.count
-  return models.indices.map { model in
-    let own = values[model * cells..<(model + 1) * cells].map { times * $0 }
-    return place.map { own[$0] } ?? own.filter { !$0.isNaN }.min() ?? .nan
-  }
-}
+// What is shown: title, group, variable, which of a model's numbers, factor, decimals.
+let last = models[0].config.streamLabels.count - 1  // stream/summary: class, stream, quantile
+let rows: [(String, String, String, Int, Double, Int)] = [
+  ("error of attribution, pooled %", "dla", "nmae_pooled", 0, 1, 2),
+  ("error of attribution, mean of heads %", "dla", "nmae_head_mean", 0, 1, 2),
+  ("sink rate %", "heads/summary", "sink_rate_all", 0, 100, 2),
+  ("last stream at position 0", "stream/summary", "norm", 3 * last + 1, 1, 1),
+  ("at later positions", "stream/summary", "norm", 3 * (2 * last + 1) + 1, 1, 1),
+  ("8 high-score neurons held: entropy %", "neurons", "cumulative_entropy_change", 8, 1, 3),
+  ("and loss %", "neurons", "cumulative_loss_change", 8, 1, 3),
+  (
+    "block 2, linearity without residual", "stream/linearity", "linearity_without_residual", 2, 1, 3
+  ),
+  ("cross-entropy, nats", "evaluate", "loss_mean", 0, 1, 3),
+  ("its median", "evaluate", "loss_median", 0, 1, 3),
+  ("entropy, nats", "evaluate", "entropy_mean", 0, 1, 3),
+  ("calibration error", "evaluate", "ece", 0, 1, 4),
+  ("accuracy %", "evaluate", "accuracy", 0, 100, 2),
+]
 var table = TextTable([("on \(prompts.count) windows", .left)] + names.map { ($0, .right) })
-@MainActor func add(_ title: String, _ values: [Double], _ decimals: Int = 2) {
-  table.add(
-    [title] + (values.isEmpty ? names.map { _ in "–" } : values.map { fixed($0, decimals) }))
+for (title, group, variable, place, factor, decimals) in rows {
+  let values = file[group: group, variable: variable]?.values.doubles ?? []
+  let each = values.count / names.count
+  table.add([title] + names.indices.map { fixed(factor * values[$0 * each + place], decimals) })
 }
-let final = models[0].config.streamLabels.count - 1  // stream/summary: class, stream, quantile
-add("error of attribution, pooled %", row("dla", "nmae_pooled"))
-add("error of attribution, mean of heads %", row("dla", "nmae_head_mean"))
-add("sink rate %", row("heads/summary", "sink_rate_all", times: 100))
-add("final stream at position 0, median norm", row("stream/summary", "norm", at: 3 * final + 1))
-add("at later positions", row("stream/summary", "norm", at: 3 * (2 * final + 1) + 1))
-add("8 entropy neurons ablated: entropy %", row("neurons", "cumulative_entropy_change", at: 8))
-add("and loss %", row("neurons", "cumulative_loss_change", at: 8), 3)
-add("least linear block, residual apart", row("stream/linearity", "linearity_without_residual"))
-add("cross-entropy, nats", row("evaluate", "loss_mean"), 3)
-add("its median", row("evaluate", "loss_median"), 3)
-add("entropy, nats", row("evaluate", "entropy_mean"), 3)
-add("calibration error", row("evaluate", "ece"), 4)
-add("accuracy %", row("evaluate", "accuracy", times: 100))
 print(table.text)
-for (pair, divergence) in zip(pairs, divergences) {
-  let (first, second) = (names[pair.0], names[pair.1])
-  print("Jensen-Shannon divergence of \(first) and \(second): \(fixed(divergence, 4)) nats")
-}
+for (label, jsd) in zip(labels, divergences) { print("JSD \(label): \(fixed(jsd, 4)) nats") }
 if let path = CommandLine.arguments.dropFirst().first { try ResultFile.write(file, to: path) }

@@ -29,6 +29,7 @@ struct DemoCommand: ParsableCommand {
     written += try patching(models)
     written += try estimates(models)
     written += try geometry(models)
+    written += try speeches(models)
     section("The files")
     Terminal.print(written.joined(separator: "\n"))
     Terminal.print(
@@ -46,7 +47,7 @@ struct DemoCommand: ParsableCommand {
     Terminal.print("\ndone in \(fixed(seconds, 1)) s")
   }
 
-  private func section(_ title: String) {
+  func section(_ title: String) {
     Terminal.print("\n" + Terminal.bold(title) + "\n")
   }
 
