@@ -185,20 +185,20 @@ import Testing
     var checkpoint = try Checkpoint.open(path)
     let name = "h.\(last).mlp.c_proj.weight"
     let written = try #require(checkpoint.tensors[name])
-    func model(writing value: Float) throws -> GPT2 {
-      var changed = written
-      changed.replaceRows(at: 4, with: Tensor(repeating: value, shape: [1, config.dModel]))
-      checkpoint.tensors[name] = changed
+    func changed(writing value: Float) throws -> GPT2 {
+      var silent = written
+      silent.replaceRows(at: 4, with: Tensor(repeating: value, shape: [1, config.dModel]))
+      checkpoint.tensors[name] = silent
       return try checkpoint.model()
     }
     let silent = try EntropyNeurons(ablated: .all).run(
-      model(writing: 0), [Prompt([1, 2, 3])]
+      changed(writing: 0), [Prompt([1, 2, 3])]
     ).group("neurons")
     #expect(try silent.doubles("norm")[4] == 0)
     #expect(try silent.doubles("score")[4].isNaN)
     #expect(try silent.doubles("loss_effect_total")[4] == 0)
     #expect(throws: AnalysisError.self) {
-      try EntropyNeurons().run(model(writing: .nan), [Prompt([1, 2, 3])])
+      try EntropyNeurons().run(changed(writing: .nan), [Prompt([1, 2, 3])])
     }
     // An unembedding of zeros has no directions; all tokens are equally likely.
     checkpoint.tensors[name] = written
