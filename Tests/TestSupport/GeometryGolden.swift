@@ -1,7 +1,8 @@
 public import NormLens
 
-/// The values of LayerNorm geometry that `Tests/Golden/make_geometry_golden.py` wrote for one model;
-/// its docstring says what lies where.
+/// The values of LayerNorm geometry, or of another analysis of the same models, that
+/// `Tests/Golden/make_geometry_golden.py` (`make_stream_golden.py`, …) wrote for one model; the script's
+/// docstring says what lies where.
 public struct GeometryGolden {
   /// The models with such a file.
   public static let models = ["tiny-ln", "tiny-lnfree", "tiny-gelu-erf-rmsnorm", "mini"]
@@ -10,10 +11,10 @@ public struct GeometryGolden {
   public let golden: Golden
   private let name: String
 
-  /// Opens a model's file.
-  public init(_ name: String) throws {
+  /// Opens a model's file of an analysis.
+  public init(_ name: String, of analysis: String = "geometry") throws {
     self.name = name
-    golden = try Golden.open("geometry-\(name)")
+    golden = try Golden.open("\(analysis)-\(name)")
   }
 
   /// The model.
@@ -28,6 +29,11 @@ public struct GeometryGolden {
 
   /// The prompts with their answers.
   public func prompts() throws -> [Prompt] {
+    guard try golden.contains("answers") else {
+      return try golden.names(in: "prompts").indices.map {
+        Prompt(try golden.integers("prompts/\($0)"))
+      }
+    }
     let (answers, wrongs) = (try golden.integers("answers"), try golden.integers("wrongs"))
     return try answers.indices.map {
       Prompt(try golden.integers("prompts/\($0)"), answer: answers[$0], wrong: wrongs[$0])
@@ -43,8 +49,6 @@ public struct GeometryGolden {
   /// The names of a group's arrays.
   public func variables(of group: String) throws -> [String] {
     guard try golden.contains(group) else { return [] }
-    return try golden.names(in: group).filter {
-      !["summary", "corpus", "writes", "shape", "steps"].contains($0)
-    }
+    return try golden.arrays(in: group)
   }
 }

@@ -99,6 +99,11 @@ public final class Golden: Sendable {
     try file.items(in: group).map(\.name)
   }
 
+  /// The names of the arrays in a group.
+  public func arrays(in group: String) throws -> [String] {
+    try file.items(in: group).filter { $0.kind == .dataset }.map(\.name)
+  }
+
   /// Whether there is an array or a group at `path`.
   public func contains(_ path: String) throws -> Bool { try file.contains(path) }
 

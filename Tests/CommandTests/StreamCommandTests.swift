@@ -1,0 +1,65 @@
+import Foundation
+import NormLens
+import TestSupport
+import Testing
+
+/// `normlens stream` as a person meets it.
+@Suite struct StreamCommandTests {
+  private static let text = "When Mary and John went to the store, John gave a drink to"
+
+  @Test(arguments: ["mini", "mini-lnfree"])
+  func tables(_ model: String) throws {
+    try Snapshot.expect(
+      try Command.succeed(["stream", model, "--prompt", Self.text], in: TemporaryDirectory()),
+      "stream-\(model)", columnsMayMove: true)
+  }
+
+  /// The file that is written while the model runs holds what memory would.
+  @Test func fileAndMemory() throws {
+    let directory = try TemporaryDirectory()
+    let arguments = [
+      "stream", "mini", "--prompt", Self.text, "--prompt", "The capital of France is",
+      "--reference-conventions",
+    ]
+    let text = try Command.succeed(arguments + ["-o", "s.h5"], in: directory)
+    #expect(text.hasSuffix("wrote s.h5\n"))
+    let read = try ResultFile.read(directory.file("s.h5"))
+    let model = try GPT2.load(Fixtures.bundled("mini"))
+    let prompts = try [Self.text, "The capital of France is"].map { Prompt(try model.tokens($0)) }
+    let direct = try StreamMeasures(batchSize: 2, referenceConventions: true).run(model, prompts)
+    #expect(read.title == direct.title)
+    #expect(Set(read.groups.map(\.path)) == Set(direct.groups.map(\.path)))
+    for group in direct.groups {
+      for variable in group.variables where variable.values.doubles != nil {
+        let found = try read.doubles(group.path, variable.name)
+        let expected = try group.doubles(variable.name)
+        #expect(
+          zip(found, expected).allSatisfy { $0 == $1 || $0.isNaN && $1.isNaN },
+          "\(group.path)/\(variable.name)")
+      }
+    }
+    let json = try Command.succeed(arguments + ["--json"], in: directory)
+    let object = try #require(
+      JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any])
+    #expect(object["stream"] != nil && object["stream/linearity"] != nil)
+    #expect(try Command.succeed(arguments + ["-o", "q.h5", "--quiet"], in: directory).isEmpty)
+    #expect(try Command.succeed(["show", "s.h5"], in: directory).contains("stream/spectra"))
+  }
+
+  @Test func mistakes() throws {
+    let directory = try TemporaryDirectory()
+    func fail(_ arguments: [String], _ status: Int32, saying: String...) throws {
+      try Command.fail(
+        ["stream"] + arguments, status, saying: saying, usage: false, in: directory)
+    }
+    let prompt = ["mini", "--tokens", "1,2,3"]
+    try fail(["mini"], 64, saying: "no prompt")
+    try fail(prompt + ["-o", "nowhere/s.h5"], 73, saying: "no directory")
+    try fail(["nosuch.h5", "--tokens", "1"], 66, saying: "nosuch.h5")
+    try fail(["mini", "--tokens", "1,99999999"], 65, saying: "99999999")
+    try fail(
+      prompt + ["--process", "fold_ln,center_writing_weights,isometric"], 65,
+      saying: "isometric", "ones direction")
+    #expect(try !FileManager.default.contentsOfDirectory(atPath: directory.path).contains("s.h5"))
+  }
+}
