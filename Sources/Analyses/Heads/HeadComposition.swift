@@ -34,14 +34,8 @@ public struct HeadComposition: Sendable {
   /// - Complexity: 6·(n_heads·d_head)²·d_model FLOPs a pair of layers; memory for a few layers'
   ///   attention weights, and for the scores.
   public func group(_ model: GPT2, progress: () throws -> Void = {}) throws -> ResultGroup {
+    try Self.check(model)
     let config = model.config
-    if config.normalization == .crmsNorm {
-      throw AnalysisError.unsuitable(
-        analysis: "heads, composition",
-        problem:
-          "the stream of this model (crmsnorm) lacks a coordinate, and norms of weights mean "
-          + "nothing in the others; measure the model before that processing")
-    }
     let (L, H) = (config.nLayers, config.nHeads)
     // The rows that are left of a head's factors.
     let rank = min(config.dHead, config.dModel)
@@ -93,6 +87,17 @@ public struct HeadComposition: Sendable {
       try progress()
     }
     return Self.group(model, scores)
+  }
+
+  /// Refuses a model whose weights have no norms to compare.
+  ///
+  /// - Throws: `AnalysisError.unsuitable`.
+  static func check(_ model: GPT2) throws {
+    if model.config.normalization != .crmsNorm { return }
+    throw AnalysisError.unsuitable(
+      analysis: "heads, composition",
+      problem: "the stream of this model (crmsnorm) lacks a coordinate, and norms of weights mean "
+        + "nothing in the others; measure the model before that processing")
   }
 
   private static func group(_ model: GPT2, _ scores: [[Float]]) -> ResultGroup {

@@ -40,9 +40,10 @@ public struct HeadMeasures: CollectedAnalysis {
 
   /// The collector of the groups `heads` and `heads/summary`.
   ///
-  /// - Throws: `AnalysisError.unsuitable`, as ``HeadPatterns``.
+  /// - Throws: `AnalysisError.unsuitable`, as ``HeadPatterns`` and ``HeadComposition``.
   public func collectors(_ model: GPT2, _ axes: PromptAxes) throws -> [any Collector] {
-    [try HeadPatterns(model, axes, patterns)]
+    if composition { try HeadComposition.check(model) }
+    return [try HeadPatterns(model, axes, patterns)]
   }
 
   /// The group `heads/weights` and, where asked for, `heads/composition`.

@@ -80,6 +80,11 @@ struct HeadsCommand: ParsableCommand {
         let streams = 2 * config.nLayers + 12
         return 4 * tokens * (streams * config.dModel + 2 * config.dMLP)
       },
+      // The scores of all pairs of heads, and a block's attention weights several times over.
+      constant: {
+        let heads = $0.nLayers * $0.nHeads
+        return (composition ? 12 * heads * heads : 0) + 32 * $0.dAttn * $0.dModel
+      },
       table: { headTables($0) ?? "" })
   }
 }
