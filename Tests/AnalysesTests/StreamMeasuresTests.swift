@@ -74,17 +74,18 @@ import Testing
     let result = try StreamMeasures().run(model, prompts(model, [1, 2, 3]))
     let entropy = try result.doubles("stream/spectra", "prompt_entropy")
     let curvature = try result.doubles("stream/spectra", "curvature")
-    #expect(entropy.prefix(streams).allSatisfy(\.isNaN))
+    #expect(entropy.prefix(streams).allSatisfy { $0.isNaN })
     #expect(entropy[streams..<2 * streams].allSatisfy { abs($0) < 1e-6 })
-    #expect(curvature.prefix(2 * streams).allSatisfy(\.isNaN))
+    #expect(curvature.prefix(2 * streams).allSatisfy { $0.isNaN })
     #expect(curvature.suffix(streams).allSatisfy { $0 > 0 && $0 < .pi })
     // One token: nothing but position 0.
     let one = try StreamMeasures().run(model, [Prompt([4])])
-    #expect(try one.doubles("stream/distance", "angular_distance").allSatisfy(\.isNaN))
-    #expect(try one.doubles("stream/linearity", "linearity").allSatisfy(\.isNaN))
+    #expect(try one.doubles("stream/distance", "angular_distance").allSatisfy { $0.isNaN })
+    #expect(try one.doubles("stream/linearity", "linearity").allSatisfy { $0.isNaN })
     #expect(try one.doubles("stream/summary", "count") == [1, 0])
-    #expect(try one.doubles("stream/growth", "variance_mean").prefix(streams).allSatisfy { $0 > 0 })
-    #expect(try one.doubles("stream/growth", "variance_mean").suffix(streams).allSatisfy(\.isNaN))
+    let variance = try one.doubles("stream/growth", "variance_mean")
+    #expect(variance.prefix(streams).allSatisfy { $0 > 0 })
+    #expect(variance.suffix(streams).allSatisfy { $0.isNaN })
     #expect(throws: AnalysisError.noPrompts(analysis: "stream")) {
       try StreamMeasures().run(model, [])
     }
@@ -120,7 +121,7 @@ import Testing
       ("stream/distance", "angular_distance"), ("stream/spectra", "prompt_entropy"),
       ("stream/spectra", "curvature"), ("stream/spectra", "curvature_reference"),
     ] {
-      #expect(try result.doubles(group, variable).allSatisfy(\.isNaN), "\(group)/\(variable)")
+      #expect(try result.doubles(group, variable).allSatisfy { $0.isNaN }, "\(group)/\(variable)")
     }
     #expect(try result.doubles("stream/massive", "massive").allSatisfy { $0 == 0 })
   }
