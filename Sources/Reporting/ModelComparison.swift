@@ -28,7 +28,7 @@ public func modelComparison(_ names: [String], _ groups: [ResultGroup]) -> Strin
       guard let found = farthest(variable, in: group, models: names.count) else { continue }
       isEmpty = false
       table.add(
-        ["\(group.path)/\(variable.name)", found.place] + found.values.map { significant($0) })
+        ["\(group.path)/\(variable.name)", found.place] + found.values.map { compact($0) })
     }
   }
   if isEmpty { return nil }
