@@ -46,6 +46,11 @@ public struct HeadMeasures: CollectedAnalysis {
     return [try HeadPatterns(model, axes, patterns)]
   }
 
+  /// One for the weights, and one for each layer of the composition.
+  public func steps(_ model: GPT2, _ prompts: [Prompt]) -> Int {
+    composition ? 1 + model.config.nLayers : 1
+  }
+
   /// The group `heads/weights` and, where asked for, `heads/composition`.
   ///
   /// - Throws: `AnalysisError.nonFinite`, `.unsuitable`; what `progress` throws.

@@ -26,13 +26,16 @@ public struct StreamMeasures: CollectedAnalysis {
   public var referenceConventions: Bool
   /// Which changed models' losses stand beside the measures; none if nil.
   public var ablation: StreamAblation?
+  /// What is measured of the attention heads in the same pass; nothing if nil.
+  public var heads: HeadMeasures?
 
   /// The analysis with its defaults.
   public init(
     batchSize: Int = 8, seed: UInt64 = 0, referenceConventions: Bool = false,
-    ablation: StreamAblation? = nil
+    ablation: StreamAblation? = nil, heads: HeadMeasures? = nil
   ) {
     self.ablation = ablation
+    self.heads = heads
     self.batchSize = batchSize
     self.seed = seed
     self.referenceConventions = referenceConventions
@@ -46,31 +49,32 @@ public struct StreamMeasures: CollectedAnalysis {
     "Residual stream measures of \(model.identity.name)"
   }
 
-  /// The collectors of group `stream` and those below it.
+  /// The collectors of group `stream` and those below it, and those of the heads.
   ///
   /// - Throws: `AnalysisError.unsuitable` for a model whose stream has lost the ones direction.
   public func collectors(_ model: GPT2, _ axes: PromptAxes) throws -> [any Collector] {
     try model.requireOnesDirection(for: name)
-    return [
+    return try [
       StreamTokens(model, axes, seed: seed), StreamLinearity(model), StreamDistance(model),
       StreamMassive(model),
       StreamSpectra(model, axes, referenceConventions: referenceConventions),
-    ]
+    ] + (heads?.collectors(model, axes) ?? [])
   }
 
-  /// The steps of the ablations.
+  /// The steps of the ablations and of the heads.
   public func steps(_ model: GPT2, _ prompts: [Prompt]) -> Int {
-    ablation?.steps(model, prompts) ?? 0
+    (ablation?.steps(model, prompts) ?? 0) + (heads?.steps(model, prompts) ?? 0)
   }
 
-  /// The group `stream/ablation`, where it is asked for.
+  /// The group `stream/ablation` and those of the heads, where they are asked for.
   ///
-  /// - Throws: as ``StreamAblation``.
+  /// - Throws: as ``StreamAblation`` and ``HeadMeasures``.
   public func conclusions(
     _ model: GPT2, _ prompts: [Prompt], progress: () throws -> Void
   ) throws -> [ResultGroup] {
-    guard let ablation else { return [] }
-    return [
+    let heads = try heads?.conclusions(model, prompts, progress: progress) ?? []
+    guard let ablation else { return heads }
+    return heads + [
       try ablation.run(model, prompts, batchSize: batchSize, seed: seed, progress: progress)
     ]
   }

@@ -22,6 +22,8 @@ struct StreamCommand: ParsableCommand {
       names that end in _reference.
       """)
   var referenceConventions = false
+  @Flag(help: "Also what `heads` measures, in the same pass.")
+  var heads = false
   @OptionGroup var ablations: AblationOptions
   @Option(help: "Seed of the sample of tokens, where there are too many to keep.")
   var seed: UInt64 = 0
@@ -29,13 +31,18 @@ struct StreamCommand: ParsableCommand {
   func run() throws {
     try collection.run(
       StreamMeasures(
-        seed: seed, referenceConventions: referenceConventions, ablation: try ablations.settings()),
+        seed: seed, referenceConventions: referenceConventions, ablation: try ablations.settings(),
+        heads: heads ? HeadMeasures() : nil),
       seed: seed,
       bytes: { config, tokens in
         // The recorded streams, and what a forward pass has at once.
-        4 * tokens * ((4 * config.nLayers + 12) * config.dModel + 2 * config.dMLP)
+        let streams = (heads ? 6 : 4) * config.nLayers + 12
+        return 4 * tokens * (streams * config.dModel + 2 * config.dMLP)
       },
       constant: StreamMeasures.byteCount,
-      table: { streamTables($0) ?? "" })
+      table: { groups in
+        [streamTables(groups), heads ? headTables(groups) : nil].compactMap(\.self)
+          .joined(separator: "\n\n")
+      })
   }
 }
