@@ -28,7 +28,7 @@ public func symmetricEigenvalues(
   return results
 }
 
-private func symmetricEigenvalues(_ matrix: [Double], order: Int) -> [Double]? {
+private func symmetricEigenvalues(_ matrix: consuming [Double], order: Int) -> [Double]? {
   precondition(
     matrix.count == order * order,
     "symmetricEigenvalues: \(matrix.count) scalars, expected \(order) × \(order)")
