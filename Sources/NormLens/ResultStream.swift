@@ -46,10 +46,15 @@ public final class ResultStream: PromptSink {
   ///
   /// - Throws: `HDF5Error`; then nothing of the file is left.
   public func finish(_ findings: [ResultGroup]) throws {
-    // Those of a table are declared.
-    try writer.add(
-      findings.filter { tables[$0.path] == nil }.map { ResultFileWriter.Group($0) })
+    try writer.add(findings.filter { !isDeclared($0) }.map { ResultFileWriter.Group($0) })
     for group in findings { try writer.write(group) }
     try writer.finish()
+  }
+
+  /// Whether a group holds nothing but the findings that its table announced.
+  private func isDeclared(_ group: ResultGroup) -> Bool {
+    guard let findings = tables[group.path]?.findings, !findings.isEmpty else { return false }
+    let names = Set(findings.map(\.name))
+    return group.variables.allSatisfy { names.contains($0.name) }
   }
 }
