@@ -67,9 +67,8 @@ private func expansionTable(_ group: ResultGroup) -> String? {
   return """
     every block's write multiplied by lambda:
     \(table.text)
-    every block reading the embeddings (first order in block writes): loss \(loss(parallel)), divergence \
-    from the model \(loss(divergence)), error of the final stream \(significant(errors[2 * layers - 1])) of \
-    its length (\(significant(errors[layers - 1])) at position 0)
+    every block reading the embeddings (first order in block writes): loss \(loss(parallel)), divergence
+    from the model \(loss(divergence)), error of the final stream \(significant(errors[2 * layers - 1])) of its length (\(significant(errors[layers - 1])) at position 0)
     """
 }
 

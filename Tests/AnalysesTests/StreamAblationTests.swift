@@ -83,9 +83,9 @@ import Testing
       let errors = try StreamAblation(lambdas: []).run(model, prompts).doubles("parallel_error")
       return try #require(errors.last)
     }
-    let ratio = try error(0.02) / error(0.01)
+    let ratio = try error(0.0004) / error(0.0002)
     print("error of the parallel model at twice the writes: \(ratio) times as large, expected 4")
-    #expect(abs(ratio - 4) < 0.4)
+    #expect(abs(ratio - 4) < 0.05)
   }
 
   /// A stream with a massive coordinate, which is found, zeroed and set to its mean.

@@ -9,7 +9,7 @@ import Testing
 
   @Test(arguments: [
     "inspect", "convert", "init", "run", "tokenize", "cache", "lens", "dla", "geometry",
-    "stream", "paths", "show", "evaluate",
+    "stream", "neurons", "paths", "show", "evaluate",
   ])
   func help(_ command: String) throws {
     let directory = try TemporaryDirectory()

@@ -129,7 +129,7 @@ def neuron_effects(model, prompts, neurons, order, skip):
 
     base = predictions([], False)
     found = {"mean_activation": means, "base_loss": base[0].mean(), "base_entropy": base[1].mean()}
-    found["tokens"] = len(base[0])
+    found["tokens"] = float(len(base[0]))
     count = model.config.d_mlp
     for kind, frozen in [("total", False), ("direct", True)]:
         rows = {neuron: predictions([neuron], frozen) for neuron in neurons}

@@ -141,6 +141,7 @@ struct MassiveSearch {
     return Found(
       layer: nil,
       description: "none: no |x| > 100 with |x| >= 1000 median |x| before any block"
-        + (given.map { " of those asked for (\($0))" } ?? "") + "; the largest |x| is \(largest)")
+        + (given.map { " of those asked for (\($0))" } ?? "")
+        + "; the largest |x| is \((10 * largest).rounded() / 10)")
   }
 }
