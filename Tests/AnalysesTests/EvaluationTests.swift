@@ -183,7 +183,11 @@ import NormLens
   @Test func seeds() throws {
     let model = try Self.tiny()
     func interval(_ seed: UInt64) throws -> [Double] {
-      let result = try Evaluation(seed: seed).run(model, Self.prompts)
+      var random = SeededGenerator(seed: 8)
+      let prompts = (0..<20).map { _ in
+        Prompt((0..<6).map { _ in Int.random(in: 0..<10, using: &random) })
+      }
+      let result = try Evaluation(seed: seed).run(model, prompts)
       return try result.doubles("evaluate", "loss_ci_low")
         + result.doubles("evaluate", "ece_ci_high")
     }

@@ -95,7 +95,7 @@ import Testing
       "--layers was given twice"),
     Case(["lens", "mini", "--prompt", "x", "-o", "a.h5", "--output", "b.h5"], 64, "given twice"),
     Case(["dla", "mini", "--answer", " a", "--answer", " b"], 64, "--answer was given twice"),
-    Case(["run", "mini", "--text", "a", "--text", "b"], 64, "--text was given twice"),
+    Case(["run", "mini", "--prompts", "a", "--prompts", "b"], 64, "--prompts was given twice"),
     Case(["lens", "mini", "--prompt", "--answer", " a"], 64, "'--answer' stands", "--prompt="),
     Case(["dla", "mini", "--prompt", "x", "--answer", "-o", "out.h5"], 64, "'-o' stands"),
     Case(["run", "mini", "--prompt", "--", "x"], 64, "'--' stands"),

@@ -20,8 +20,8 @@ evaluate-NAME.h5.  The groups and the variables are those of NormLens' results:
     /evaluate/rest/V               the same with position 0 left alone
 
 The second model of comparisons is in the attribute "against": another checkpoint of the same
-vocabulary.  In tiny-lnfree a token is left out.  (mini has no values of single tokens.)  Whole numbers are
-int64, the rest float64.
+vocabulary.  In tiny-lnfree a token is left out.  (mini has no values of single tokens.)  Token ids of
+prompts are int64, the rest float64.
 
 Conventions: the loss at pos is that of the token at pos + 1.  Standard errors take prompts as
 independent.  Quantiles are interpolated linearly between neighbours.
@@ -179,8 +179,7 @@ def golden_file(root, name):
 
 
 def write(file, path, values):
-    whole = np.asarray(values).dtype.kind in "iu"
-    array(file, path, values, np.int64 if whole else np.float64)
+    array(file, path, values, np.float64)
 
 
 def write_golden(name, path):
@@ -203,9 +202,9 @@ def write_golden(name, path):
             seed=seed,
         )
         for p, tokens in enumerate(prompts):
-            write(file, f"prompts/{p}", np.asarray(tokens, int))
+            array(file, f"prompts/{p}", tokens, np.int64)
         if skipped:
-            write(file, "skipped", np.asarray(skipped, int))
+            array(file, "skipped", skipped, np.int64)
 
         pooled = {v: np.concatenate([f[v][c] for f, c in zip(found, counted)]) for v in found[0]}
         if name != "mini":
