@@ -11,31 +11,26 @@ public struct CrossMoments: Sendable {
   public let width: Int
   /// How many rows have been added.
   public private(set) var count = 0
-  /// The first block's means of x and Δ, which are taken from every row; empty before it.
+  /// The first block's means of x and then of Δ, which are taken from every row; empty before it.
   private var shift: [Double] = []
-  private var writeShift: [Double] = []
-  /// Σ (x − shift) and Σ (Δ − shift).
+  /// Σ (x − shift) and then Σ (Δ − shift).
   private var sums: [Double]
-  private var writeSums: [Double]
-  /// Σ (x − shift)·(x − shift)ᵀ; tiles below the diagonal are not written.
+  /// Σ (x − shift)·(x − shift)ᵀ and beside it Σ (x − shift)·(Δ − shift)ᵀ, shape `[d, 2d]`; of the first
+  /// what lies left of the diagonal's tiles is not written.
   private var products: [Double]
-  /// Σ (x − shift)·(Δ − shift)ᵀ.
-  private var crossProducts: [Double]
   /// Σ ‖Δ − shift‖².
   private var writeSquares = 0.0
 
   /// The rows of one product.
-  private static let blockRows = 1024
-  /// The columns of one thread's piece of a product.
-  private static let tile = 256
+  private static let blockRows = 512
+  /// The rows of one thread's piece of the products.
+  private static let tile = 192
 
   /// The moments of no rows.
   public init(width: Int) {
     self.width = width
-    sums = Array(repeating: 0, count: width)
-    writeSums = sums
-    products = Array(repeating: 0, count: width * width)
-    crossProducts = products
+    sums = Array(repeating: 0, count: 2 * width)
+    products = Array(repeating: 0, count: 2 * width * width)
   }
 
   /// Adds rows and what became of them.
@@ -61,73 +56,67 @@ public struct CrossMoments: Sendable {
 
   private mutating func setShifts(_ rows: Tensor, _ results: Tensor) {
     let weights = [Double](repeating: 1 / Double(rows.shape[0]), count: rows.shape[0])
-    shift = rows.sumOfRows(weightedBy: weights)
-    let means = results.sumOfRows(weightedBy: weights)
-    writeShift = zip(means, shift).map { $0 - $1 }
+    let (means, results) = (
+      rows.sumOfRows(weightedBy: weights), results.sumOfRows(weightedBy: weights)
+    )
+    shift = means + zip(results, means).map { $0 - $1 }
   }
 
   private mutating func add(block rows: Tensor, _ results: Tensor) {
     BLAS.prepare()
     let (d, count) = (width, rows.shape[0])
     withUnsafeTemporaryAllocation(of: Double.self, capacity: 2 * count * d) { scratch in
-      guard let x = scratch.baseAddress else { return }
-      let writes = x + count * d
+      // x beside Δ in each row.
+      guard let pairs = scratch.baseAddress else { return }
       rows.withUnsafeBufferPointer { from in
         results.withUnsafeBufferPointer { to in
-          guard let from = from.baseAddress, let to = to.baseAddress else { return }
-          parallelRows(count, rowWork: 4 * d) { range in
-            for row in range {
-              for i in 0..<d {
-                let value = Double(from[row * d + i])
-                x[row * d + i] = value - shift[i]
-                writes[row * d + i] = Double(to[row * d + i]) - value - writeShift[i]
+          shift.withUnsafeBufferPointer { shift in
+            guard let from = from.baseAddress, let to = to.baseAddress,
+              let shift = shift.baseAddress
+            else { return }
+            parallelRows(count, rowWork: 4 * d) { range in
+              for row in range {
+                let (x, y, pair) = (from + row * d, to + row * d, pairs + 2 * row * d)
+                for i in 0..<d {
+                  let value = Double(x[i])
+                  pair[i] = value - shift[i]
+                  pair[d + i] = Double(y[i]) - value - shift[d + i]
+                }
               }
             }
           }
         }
       }
       let ones = [Double](repeating: 1, count: count)
-      Self.addColumns(d, x, count, ones, to: &sums)
-      Self.addColumns(d, writes, count, ones, to: &writeSums)
-      writeSquares += cblas_ddot(blasint(count * d), writes, 1, writes, 1)
-      addProducts(UnsafePointer(x), UnsafePointer(writes), count)
+      cblas_dgemv(
+        CblasRowMajor, CblasTrans, blasint(count), blasint(2 * d), 1, pairs, blasint(2 * d), ones,
+        1, 1, &sums, 1)
+      for row in 0..<count {
+        let write = pairs + (2 * row + 1) * d
+        writeSquares += cblas_ddot(blasint(d), write, 1, write, 1)
+      }
+      addProducts(UnsafePointer(pairs), count)
     }
   }
 
-  private static func addColumns(
-    _ width: Int, _ values: UnsafePointer<Double>, _ rows: Int, _ ones: [Double],
-    to sums: inout [Double]
-  ) {
-    cblas_dgemv(
-      CblasRowMajor, CblasTrans, blasint(rows), blasint(width), 1, values, blasint(width), ones, 1,
-      1, &sums, 1)
-  }
-
-  private mutating func addProducts(
-    _ x: UnsafePointer<Double>, _ writes: UnsafePointer<Double>, _ rows: Int
-  ) {
+  private mutating func addProducts(_ pairs: UnsafePointer<Double>, _ rows: Int) {
     let (d, tile) = (width, Self.tile)
-    let tiles = (d + tile - 1) / tile
-    let all = (0..<tiles).flatMap { a in (0..<tiles).map { (a, $0) } }
-    let pieces =
-      all.map { (top: $0.0, left: $0.1, isCross: true) }
-      + all.filter { $0.0 <= $0.1 }.map { (top: $0.0, left: $0.1, isCross: false) }
     products.withUnsafeMutableBufferPointer { products in
-      crossProducts.withUnsafeMutableBufferPointer { crossProducts in
-        guard let products = products.baseAddress, let cross = crossProducts.baseAddress else {
-          return
-        }
-        parallelChunks(pieces.count) { index in
-          let piece = pieces[index]
-          let (top, left) = (piece.top * tile, piece.left * tile)
-          cblas_dgemm(
-            CblasRowMajor, CblasTrans, CblasNoTrans, blasint(Swift.min(tile, d - top)),
-            blasint(Swift.min(tile, d - left)), blasint(rows), 1, x + top, blasint(d),
-            (piece.isCross ? writes : x) + left, blasint(d), 1,
-            (piece.isCross ? cross : products) + top * d + left, blasint(d))
-        }
+      guard let products = products.baseAddress else { return }
+      parallelChunks((d + tile - 1) / tile) { piece in
+        let top = piece * tile
+        cblas_dgemm(
+          CblasRowMajor, CblasTrans, CblasNoTrans, blasint(Swift.min(tile, d - top)),
+          blasint(2 * d - top), blasint(rows), 1, pairs + top, blasint(2 * d), pairs + top,
+          blasint(2 * d), 1, products + 2 * top * d + top, blasint(2 * d))
       }
     }
+  }
+
+  /// Element i, j of Cov(x), j ≥ i, or of Cov(x, Δ) at j + d.
+  private func covariance(_ i: Int, _ j: Int) -> Double {
+    let scale = 1 / Double(count)
+    return products[2 * i * width + j] * scale - sums[i] * scale * (sums[j] * scale)
   }
 
   /// What the least-squares map from x to Δ explains.
@@ -140,43 +129,34 @@ public struct CrossMoments: Sendable {
   /// - Returns: nil where a sum is not finite.
   /// - Complexity: 4/3·d³ FLOPs.
   public func fit() -> LinearFit? {
-    guard count > 0, writeSquares.isFinite, products.allSatisfy(\.isFinite),
-      crossProducts.allSatisfy(\.isFinite)
-    else { return count == 0 ? LinearFit() : nil }
+    if count == 0 { return LinearFit() }
+    guard writeSquares.isFinite, products.allSatisfy(\.isFinite) else { return nil }
     let scale = 1 / Double(count)
-    let (means, writeMeans) = (sums.map { $0 * scale }, writeSums.map { $0 * scale })
     var result = LinearFit(count: count)
     result.writeVariance = Swift.max(
-      0, writeSquares * scale - writeMeans.reduce(0) { $0 + $1 * $1 })
+      0, writeSquares * scale - sums[width...].reduce(0) { $0 + $1 * scale * ($1 * scale) })
     // One over each coordinate's deviation; 0 for one that varies by no more than its rounding.
     var inverse = [Double](repeating: 0, count: width)
     var crossTrace = 0.0
     for i in 0..<width {
-      let square = products[i * width + i] * scale
-      let variance = square - means[i] * means[i]
-      let mean = means[i] + shift[i]
-      crossTrace += crossProducts[i * width + i] * scale - means[i] * writeMeans[i]
-      if variance > 1e-13 * (mean * mean + square) {
+      let (variance, mean) = (covariance(i, i), sums[i] * scale + shift[i])
+      crossTrace += covariance(i, width + i)
+      if variance > 1e-13 * mean * mean, variance > 0 {
         inverse[i] = 1 / variance.squareRoot()
         result.inputVariance += variance
       }
     }
     result.outputVariance = Swift.max(
       0, result.inputVariance + 2 * crossTrace + result.writeVariance)
-    explain(means, writeMeans, inverse, &result)
+    explain(inverse, &result)
     return result
   }
 
-  private func explain(
-    _ means: [Double], _ writeMeans: [Double], _ inverse: [Double], _ result: inout LinearFit
-  ) {
-    let (d, scale) = (width, 1 / Double(count))
+  private func explain(_ inverse: [Double], _ result: inout LinearFit) {
+    let d = width
     var correlation = [Double](repeating: 0, count: d * d)
     for i in 0..<d {
-      for j in i..<d {
-        let covariance = products[i * d + j] * scale - means[i] * means[j]
-        correlation[i * d + j] = covariance * inverse[i] * inverse[j]
-      }
+      for j in i..<d { correlation[i * d + j] = covariance(i, j) * inverse[i] * inverse[j] }
     }
     BLAS.prepare()
     var (n, rank, info) = (blasint(d), blasint(0), blasint(0))
@@ -192,10 +172,7 @@ public struct CrossMoments: Sendable {
     var cross = [Double](repeating: 0, count: result.rank * d)
     for row in 0..<result.rank {
       let i = Int(pivots[row]) - 1
-      for j in 0..<d {
-        let covariance = crossProducts[i * d + j] * scale - means[i] * writeMeans[j]
-        cross[row * d + j] = covariance * inverse[i]
-      }
+      for j in 0..<d { cross[row * d + j] = covariance(i, d + j) * inverse[i] }
     }
     cblas_dtrsm(
       CblasRowMajor, CblasLeft, CblasUpper, CblasTrans, CblasNonUnit, rank, n, 1, correlation, n,

@@ -51,14 +51,14 @@ public func symmetricEigenvectors(
   return (values.reversed(), vectors)
 }
 
-private func symmetricEigenvalues(_ matrix: [Double], order: Int) -> [Double]? {
+private func symmetricEigenvalues(_ matrix: consuming [Double], order: Int) -> [Double]? {
   decompose(matrix, order: order, vectors: false)?.values.reversed()
 }
 
 /// LAPACK's `dsyevd`: eigenvalues in ascending order and, if asked for, the eigenvectors in the same
 /// order, one a row.
 private func decompose(
-  _ matrix: [Double], order: Int, vectors: Bool
+  _ matrix: consuming [Double], order: Int, vectors: Bool
 ) -> (values: [Double], vectors: [Double])? {
   precondition(
     matrix.count == order * order,
