@@ -109,6 +109,7 @@ public struct StreamAblation: Sendable {
     }
     let found = search.result(at: massiveLayer)
 
+    var done = 0
     for batch in batches {
       let states = try BlockStates(model, batch.map { prompts[$0].tokens })
       results.begin(tokens: states.targets.count)
@@ -132,13 +133,14 @@ public struct StreamAblation: Sendable {
       }
       if let layer = found.layer {
         for (kind, means) in [(AblationLosses.Kind.massiveZero, false), (.massiveMean, true)] {
-          let changed = zip(states.before[layer], batch).map { stream, prompt in
-            found.replacing(in: stream, prompt: indices.firstIndex(of: prompt) ?? 0, means: means)
+          let changed = states.before[layer].enumerated().map { index, stream in
+            found.replacing(in: stream, prompt: done + index, means: means)
           }
           try results.add(
             kind, states.losses(model.run(layers: Array(layer..<layers), on: changed)))
         }
       }
+      done += batch.count
       try advance(batch.count * (3 + lambdas.count))
     }
     return group(model.config, results, found, indices, of: prompts.count)
