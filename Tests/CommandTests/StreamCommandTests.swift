@@ -117,6 +117,7 @@ import Testing
     try fail(ablations + ["--lambdas", "0,a"], 64, saying: "'a'")
     try fail(ablations + ["--lambdas", "inf"], 64, saying: "'inf'")
     try fail(ablations + ["--massive", "0"], 64, saying: "'0'", "POSITION:COORDINATE")
+    try fail(ablations + ["--massive", "0:3,0:3"], 64, saying: "massive 0:3", "named before")
     try fail(ablations + ["--massive", "9:0"], 64, saying: "massive 9:0", "3 tokens")
     try fail(ablations + ["--massive", "0:192"], 64, saying: "massive 0:192", "0 to 191")
     try fail(ablations + ["--massive-layer", "4"], 64, saying: "massive layer 4")

@@ -89,7 +89,8 @@ public struct StreamAblation: Sendable {
   ///   - batchSize: how many run at once.
   ///   - seed: draws the tokens of medians where there are too many.
   ///   - progress: called after each step; may throw to stop.
-  /// - Throws: `ModelError.nothingMatches` for coordinates or a block that there are not;
+  /// - Throws: `ModelError.nothingMatches` for coordinates or a block that there are not, and for coordinates
+  ///   that are named twice;
   ///   `AnalysisError.nonFinite`; what `progress` throws.
   public func run(
     _ model: GPT2, _ prompts: [Prompt], batchSize: Int = 8, seed: UInt64 = 0,
@@ -168,8 +169,13 @@ public struct StreamAblation: Sendable {
       throw ModelError.nothingMatches(
         filter: "massive layer \(layer)", reason: "blocks are 0 to \(config.nLayers - 1)")
     }
+    var named: Set<Coordinate> = []
     for coordinate in massive {
       let name = "massive \(coordinate.position):\(coordinate.dimension)"
+      if !named.insert(coordinate).inserted {
+        throw ModelError.nothingMatches(
+          filter: name, reason: "it was named before; each is set once")
+      }
       if !(0..<config.dModel).contains(coordinate.dimension) {
         throw ModelError.nothingMatches(
           filter: name, reason: "the stream has coordinates 0 to \(config.dModel - 1)")
