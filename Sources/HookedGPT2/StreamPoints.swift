@@ -10,9 +10,7 @@ extension GPT2Config {
   public var streamLabels: [String] {
     (0..<nLayers).flatMap { ["\($0)_pre", "\($0)_mid"] } + ["final_post"]
   }
-}
 
-extension GPT2Config {
   /// The hooks of the residual stream before each block and behind the last: `resid_pre` of every block,
   /// the last block's `resid_post`.
   public var blockHooks: [HookName] {

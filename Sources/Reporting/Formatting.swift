@@ -1,4 +1,5 @@
 import Foundation
+import Results
 
 /// A number with a fixed count of decimals, as `printf` writes it.
 public func fixed(_ value: Double, _ decimals: Int, signed: Bool = false) -> String {
@@ -10,6 +11,15 @@ public func compact(_ value: Double) -> String {
   if value.isNaN { return "–" }
   if value == value.rounded() && Swift.abs(value) < 1e6 { return String(format: "%.0f", value) }
   return String(format: Swift.abs(value) >= 1000 ? "%.5g" : "%.4g", value)
+}
+
+/// Three significant digits where a person can read them.
+func significant(_ value: Double) -> String {
+  if value.isNaN { return "–" }
+  let magnitude = Swift.abs(value)
+  return fixed(
+    value,
+    magnitude >= 100 ? 0 : magnitude >= 10 ? 1 : magnitude >= 1 ? 2 : magnitude >= 0.1 ? 3 : 4)
 }
 
 /// A share as percent with two decimals.
@@ -61,4 +71,9 @@ extension String {
     let fill = String(repeating: " ", count: Swift.max(0, width - columnCount))
     return right ? fill + self : self + fill
   }
+}
+
+extension ResultGroup {
+  /// The numbers of a variable; nil where there is none of the name.
+  func numbers(_ name: String) -> [Double]? { self[variable: name]?.values.doubles }
 }

@@ -182,12 +182,3 @@ private func shapeTable(_ groups: [ResultGroup]) -> String? {
     \(table.text)
     """
 }
-
-/// Three significant digits where a person can read them.
-func significant(_ value: Double) -> String {
-  if value.isNaN { return "–" }
-  let magnitude = Swift.abs(value)
-  return fixed(
-    value,
-    magnitude >= 100 ? 0 : magnitude >= 10 ? 1 : magnitude >= 1 ? 2 : magnitude >= 0.1 ? 3 : 4)
-}

@@ -49,7 +49,7 @@ private let copying = Grid(
 /// One number for each head; nil where none has one.
 private func grid(_ grid: Grid, in group: ResultGroup) -> String? {
   guard let layers = group[dimension: "layer"], let heads = group[dimension: "head"],
-    let values = group[variable: grid.name]?.values.doubles, values.contains(where: { !$0.isNaN })
+    let values = group.numbers(grid.name), values.contains(where: { !$0.isNaN })
   else { return nil }
   var table = TextTable([("", .right)] + (0..<heads.count).map { ("H\($0)", .right) })
   for layer in 0..<layers.count {
@@ -88,7 +88,7 @@ private func bestHeads(_ group: ResultGroup) -> String? {
 /// The five heads of the largest values, as `L5H1 0.93`.
 private func largest(_ name: String, in group: ResultGroup) -> String? {
   guard let heads = group[dimension: "head"]?.count,
-    let values = group[variable: name]?.values.doubles
+    let values = group.numbers(name)
   else { return nil }
   let order = values.indices.filter { !values[$0].isNaN }.sorted { values[$0] > values[$1] }
   if order.isEmpty { return nil }
@@ -98,14 +98,14 @@ private func largest(_ name: String, in group: ResultGroup) -> String? {
 
 /// Says where prompts have no score.
 private func missingScores(_ group: ResultGroup) -> String? {
-  guard let prompts = group[variable: "prompts"]?.values.doubles?.first else { return nil }
+  guard let prompts = group.numbers("prompts")?.first else { return nil }
   var lines: [String] = []
   for (title, name, need) in [
     ("previous token", "previous_token", "two tokens"),
     ("duplicate token", "duplicate_token", "a token that occurs twice"),
     ("induction", "induction", "a token that occurs twice"),
   ] {
-    guard let scored = group[variable: "\(name)_prompts"]?.values.doubles?.first,
+    guard let scored = group.numbers("\(name)_prompts")?.first,
       scored < prompts
     else { continue }
     lines.append(
@@ -117,8 +117,8 @@ private func missingScores(_ group: ResultGroup) -> String? {
 
 /// How many heads lie in each quarter of the largest entropy.
 private func entropyLine(_ group: ResultGroup) -> String? {
-  guard let counts = group[variable: "quarter_count"]?.values.doubles,
-    let shares = group[variable: "quarter_share"]?.values.doubles, !shares.contains(where: \.isNaN)
+  guard let counts = group.numbers("quarter_count"),
+    let shares = group.numbers("quarter_share"), !shares.contains(where: \.isNaN)
   else { return nil }
   let quarters = zip(counts, shares).map { "\(Int($0)) (\(fixed(100 * $1, 0)) %)" }
   return "entropy, heads by quarter of the causal maximum, lowest first: "
@@ -127,9 +127,9 @@ private func entropyLine(_ group: ResultGroup) -> String? {
 
 /// The sink rate of all heads.
 private func sinkLine(_ group: ResultGroup) -> String? {
-  guard let all = group[variable: "sink_rate_all"]?.values.doubles?.first, !all.isNaN,
-    let rest = group[variable: "sink_rate_rest_all"]?.values.doubles?.first,
-    let attention = group[variable: "first_attention_all"]?.values.doubles?.first
+  guard let all = group.numbers("sink_rate_all")?.first, !all.isNaN,
+    let rest = group.numbers("sink_rate_rest_all")?.first,
+    let attention = group.numbers("first_attention_all")?.first
   else { return nil }
   if rest.isNaN { return "sink rate \(percent(all)): prompts of one token attend to themselves" }
   return "sink rate \(percent(all)) of (head, query), \(percent(rest)) without query 0; "
@@ -145,7 +145,7 @@ private func compositionTable(_ group: ResultGroup) -> String? {
   for (title, name) in [
     ("queries", "q_composition"), ("keys", "k_composition"), ("values", "v_composition"),
   ] {
-    guard let values = group[variable: name]?.values.doubles else { continue }
+    guard let values = group.numbers(name) else { continue }
     let order = values.indices.filter { !values[$0].isNaN }.sorted { values[$0] > values[$1] }
     let best = order.prefix(5).map { index in
       let (from, to) = (index / (layers * heads), index % (layers * heads))

@@ -158,8 +158,3 @@ private func middle(_ values: [Double]) -> Double {
   let half = sorted.count / 2
   return sorted.count % 2 == 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2
 }
-
-extension ResultGroup {
-  /// The numbers of a variable; nil where there is none of the name.
-  func numbers(_ name: String) -> [Double]? { self[variable: name]?.values.doubles }
-}

@@ -18,7 +18,7 @@ private func tokenTable(_ groups: [ResultGroup]) -> String? {
   guard let group = groups.first(where: { $0.path == "stream/summary" }),
     let growth = groups.first(where: { $0.path == "stream/growth" }),
     let streams = group[dimension: "stream"], let quantiles = group[dimension: "quantile"],
-    let counts = group[variable: "count"]?.values.doubles,
+    let counts = group.numbers("count"),
     let median = (0..<quantiles.count).first(where: { quantiles.label(at: $0) == "p50" })
   else { return nil }
   let columns: [(title: String, values: [Double], isQuantile: Bool)] = [
@@ -26,7 +26,7 @@ private func tokenTable(_ groups: [ResultGroup]) -> String? {
     ("turn °", "turn_angle", group), ("|Δ|/|x|", "relative_write", group),
     ("cos(Δ, x)", "write_cosine", group),
   ].compactMap { title, name, group in
-    group[variable: name]?.values.doubles.map { (title, $0, group.path == "stream/summary") }
+    group.numbers(name).map { (title, $0, group.path == "stream/summary") }
   }
   var table = TextTable(
     [("stream", .left)] + columns.flatMap { [($0.title, .right), ("at 0", .right)] })
@@ -52,7 +52,7 @@ private func tokenTable(_ groups: [ResultGroup]) -> String? {
 private func shareTable(_ groups: [ResultGroup]) -> String? {
   guard let group = groups.first(where: { $0.path == "stream/growth" }),
     let components = group[dimension: "component"], let layers = group[dimension: "layer"],
-    let shares = group[variable: "final_share"]?.values.doubles,
+    let shares = group.numbers("final_share"),
     components.count == 2 * layers.count + 1
   else { return nil }
   var table = TextTable(
@@ -79,13 +79,13 @@ private func blockTables(_ groups: [ResultGroup]) -> String? {
     let growth = groups.first(where: { $0.path == "stream/growth" }),
     let distance = groups.first(where: { $0.path == "stream/distance" }),
     let layers = linear[dimension: "layer"], let states = distance[dimension: "layer"],
-    let distances = distance[variable: "angular_distance"]?.values.doubles,
-    let influence = growth[variable: "block_influence"]?.values.doubles
+    let distances = distance.numbers("angular_distance"),
+    let influence = growth.numbers("block_influence")
   else { return nil }
   let scores = [
     "linearity", "linearity_adjusted", "linearity_without_residual",
     "linearity_without_residual_adjusted",
-  ].compactMap { linear[variable: $0]?.values.doubles }
+  ].compactMap { linear.numbers($0) }
   var table = TextTable(
     [("layer", .right)]
       + ["linearity", "adjusted", "without residual", "adjusted", "influence", "angle/π"].map {
@@ -131,12 +131,12 @@ private func skipTable(_ distances: [Double], _ states: Dimension) -> String? {
 private func massiveTable(_ groups: [ResultGroup]) -> String? {
   guard let group = groups.first(where: { $0.path == "stream/massive" }),
     let streams = group[dimension: "stream"], let ranks = group[dimension: "rank"],
-    let top = group[variable: "top_activation"]?.values.doubles,
-    let positions = group[variable: "top_activation_pos"]?.values.doubles,
-    let coordinates = group[variable: "top_activation_dim"]?.values.doubles,
-    let medians = group[variable: "median_activation"]?.values.doubles,
-    let ratios = group[variable: "ratio"]?.values.doubles,
-    let massive = group[variable: "massive"]?.values.doubles
+    let top = group.numbers("top_activation"),
+    let positions = group.numbers("top_activation_pos"),
+    let coordinates = group.numbers("top_activation_dim"),
+    let medians = group.numbers("median_activation"),
+    let ratios = group.numbers("ratio"),
+    let massive = group.numbers("massive")
   else { return nil }
   let names = ["largest |x|", "second", "third"]
   var table = TextTable(
@@ -173,7 +173,7 @@ private func spectrumTable(_ groups: [ResultGroup]) -> String? {
     ("effective_rank", "effective rank"), ("curvature", "curvature"),
   ].flatMap { name, title in
     [(name, title), (name + "_reference", "reference")].compactMap { name, title in
-      group[variable: name]?.values.doubles.map { (title, $0) }
+      group.numbers(name).map { (title, $0) }
     }
   }
   var table = TextTable([("stream", .left)] + columns.map { ($0.0, .right) })

@@ -92,6 +92,16 @@ import NormLens
     }
   }
 
+  /// Progress goes to the last step and no further.
+  @Test func progress() throws {
+    let model = try Self.tiny()
+    let evaluation = Evaluation(skippedTokens: [6], freezing: NormFreezing(prompts: 2))
+    let steps = try evaluation.pass(model, Self.prompts).steps
+    var told: [Int] = []
+    _ = try evaluation.run(model, Self.prompts) { told.append($0) }
+    #expect(told.last == steps && told == told.sorted() && steps > Self.prompts.count)
+  }
+
   // MARK: values of the sheets
 
   /// Four tokens in ten bins, by hand.

@@ -1,6 +1,9 @@
-import NormLens
+import Foundation
 import TestSupport
 import Testing
+
+@testable import Analyses
+import NormLens
 
 /// What must hold of the residual stream's measures whatever the model is, and what unusual input gives.
 @Suite struct StreamMeasuresTests {
@@ -47,6 +50,31 @@ import Testing
     )
     #expect(rank.allSatisfy { $0.isNaN || 1 <= $0 && $0 <= 12 })
     #expect(entropy.allSatisfy { $0.isNaN || 0 <= $0 && $0 <= 1 })
+  }
+
+  /// Tokens whose entropy is known: centred, as the published repository computes it, and not centred.
+  @Test func entropyByHand() throws {
+    let tokens = Tensor([1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 0], shape: [4, 3])
+    func entropy(_ rows: Tensor, clipped: Bool) throws -> Double {
+      StreamSpectra.entropy(try #require(StreamSpectra.spectra([rows], clipped: clipped)[0]))
+    }
+    let centred = tokens.centredUnitRows()
+    #expect(abs(try entropy(centred, clipped: false) - 0.887784) < 1e-6)
+    #expect(abs(try entropy(centred, clipped: true) - 1.065039) < 1e-6)
+    let half = Float(0.5).squareRoot()
+    let units = Tensor([1, 0, 0, 0, 1, 0, 0, 0, 1, half, half, 0], shape: [4, 3])
+    #expect(abs(try entropy(units, clipped: false) - 1.039721) < 1e-6)
+    // A matrix and its transpose have the same directions.
+    #expect(
+      abs(try entropy(centred.transposed(), clipped: false) - entropy(centred, clipped: false))
+        < 1e-6)
+  }
+
+  /// (1, 0) and (1, 1) are a quarter of π apart.
+  @Test func distanceByHand() {
+    let step = streamSteps(
+      Tensor([1, 1], shape: [1, 2]), from: Tensor([1, 0], shape: [1, 2]))[0]
+    #expect(abs(StreamDistance.distance(step) - 0.25) < 1e-15)
   }
 
   @Test func batchesDoNotMatter() throws {

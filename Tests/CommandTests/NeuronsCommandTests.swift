@@ -3,7 +3,7 @@ import NormLens
 import TestSupport
 import Testing
 
-/// `normlens neurons`, and `normlens stream --ablations`, as a person meets them.
+/// `normlens neurons` as a person meets it.
 @Suite struct NeuronsCommandTests {
   private static let text = "When Mary and John went to the store, John gave a drink to"
 
@@ -53,25 +53,6 @@ import Testing
     #expect(try Command.succeed(["show", "n.h5"], in: directory).contains("neurons"))
   }
 
-  @Test func ablations() throws {
-    let directory = try TemporaryDirectory()
-    let text = try Command.succeed(
-      [
-        "stream", "mini", "--prompt", Self.text, "--prompt", "The capital of France is",
-        "--ablations", "--lambdas", "0,0.5,1", "--massive", "0:3,2:7", "--massive-layer", "2",
-        "-o", "s.h5",
-      ], in: directory)
-    for part in ["best by loss", "best by angle", "lambda", "massive activations before block 2"] {
-      #expect(text.contains(part), "\(part)")
-    }
-    let group = try ResultFile.read(directory.file("s.h5")).group("stream/ablation")
-    #expect(group[dimension: "lambda"]?.coordinates == .labels(["0.0", "0.5", "1.0"]))
-    #expect(try group.doubles("lambda_value") == [0, 0.5, 1])
-    #expect(group.attributes["prompts"]?.description.hasPrefix("2 of 2") == true)
-    let without = try Command.succeed(["stream", "mini", "--prompt", Self.text], in: directory)
-    #expect(!without.contains("best by loss"))
-  }
-
   @Test func mistakes() throws {
     let directory = try TemporaryDirectory()
     func fail(
@@ -90,18 +71,5 @@ import Testing
     try fail(["neurons", "mini", "--ablate", "all"], 64, saying: "no prompt")
     try fail(["neurons", "mini", "-o", "nowhere/n.h5"], 73, saying: "no directory")
     try fail(["neurons", "nosuch.h5"], 66, saying: "nosuch.h5")
-
-    let stream = ["stream", "mini", "--tokens", "1,2,3"]
-    try fail(stream + ["--lambdas", "0.5"], 64, usage: true, saying: "--ablations")
-    try fail(stream + ["--massive-layer", "1"], 64, usage: true, saying: "--ablations")
-    let ablations = stream + ["--ablations"]
-    try fail(ablations + ["--lambdas", "0,a"], 64, saying: "'a'")
-    try fail(ablations + ["--lambdas", "inf"], 64, saying: "'inf'")
-    try fail(ablations + ["--massive", "0"], 64, saying: "'0'", "POSITION:COORDINATE")
-    try fail(ablations + ["--massive", "9:0"], 64, saying: "massive 9:0", "3 tokens")
-    try fail(ablations + ["--massive", "0:192"], 64, saying: "massive 0:192", "0 to 191")
-    try fail(ablations + ["--massive-layer", "4"], 64, saying: "massive layer 4")
-    try fail(
-      ablations + ["--ablation-prompts", "0"], 64, usage: true, saying: "--ablation-prompts")
   }
 }

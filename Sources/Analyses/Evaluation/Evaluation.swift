@@ -30,7 +30,7 @@ public struct Evaluation: CollectedAnalysis {
   public var against: GPT2?
   /// How the norms' scales are frozen one after another; not at all if nil (group `evaluate/freeze`).
   public var freezing: NormFreezing?
-  /// Where the chance of samples and bootstraps begins.
+  /// Seeds the samples of tokens and the bootstrap.
   public var seed: UInt64
 
   /// The evaluation with its defaults.
@@ -85,15 +85,21 @@ public struct Evaluation: CollectedAnalysis {
     return [TokenPredictions(self, model, axes)]
   }
 
+  /// The steps of the frozen norms.
+  public func steps(_ model: GPT2, _ prompts: [Prompt]) -> Int {
+    freezing?.steps(model, prompts.map(\.tokens), skipping: skippedTokens) ?? 0
+  }
+
   /// The group `evaluate/freeze` where asked for, by further runs.
+  ///
+  /// - Throws: `AnalysisError.nonFinite`, `ModelError`; what `progress` throws.
   public func conclusions(
     _ model: GPT2, _ prompts: [Prompt], progress: () throws -> Void
   ) throws -> [ResultGroup] {
     guard let freezing else { return [] }
-    let used = prompts.map(\.tokens).filter { $0.count > 1 }
     return [
       try freezing.run(
-        model, Array(used.prefix(freezing.prompts)), batchSize: batchSize, skipping: skippedTokens,
+        model, prompts.map(\.tokens), batchSize: batchSize, skipping: skippedTokens,
         progress: progress)
     ]
   }

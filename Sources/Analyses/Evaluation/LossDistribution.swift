@@ -40,14 +40,8 @@ struct LossDistribution {
 
   /// Quantiles, interpolated linearly between neighbours.
   func quantiles(_ shares: [Double]) -> [Double] {
-    let sorted = values.sorted()
-    return shares.map { share in
-      guard !sorted.isEmpty else { return .nan }
-      let place = share * Double(sorted.count - 1)
-      let below = Int(place)
-      let (low, high) = (Double(sorted[below]), Double(sorted[min(below + 1, sorted.count - 1)]))
-      return low + (place - Double(below)) * (high - low)
-    }
+    let sorted = values.sorted().map(Double.init)
+    return shares.map { quantile(ofSorted: sorted, $0) }
   }
 
   /// How much of the sum the worst `number` tokens carry.

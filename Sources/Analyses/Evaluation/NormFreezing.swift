@@ -27,7 +27,7 @@ public struct NormFreezing: Sendable {
     case rest
   }
 
-  /// The most prompts that are run; the first of those given.
+  /// The most prompts that are run: the first of those with two tokens or more.
   public var prompts: Int
   /// Which positions are frozen.
   public var positions: Positions
@@ -59,10 +59,10 @@ public struct NormFreezing: Sendable {
   ///
   /// - Parameters:
   ///   - model: a model with norms.
-  ///   - prompts: token ids, at least two each.
+  ///   - prompts: token ids; the first ``prompts`` of two tokens or more are run.
   ///   - batchSize: how many prompts run at once.
   ///   - skipped: tokens that are not counted where they are to be predicted.
-  ///   - progress: called after each batch; may throw to stop.
+  ///   - progress: called as often as ``steps(_:_:skipping:)`` says; may throw to stop.
   /// - Throws: `AnalysisError.nonFinite`, `ModelError`; what `progress` throws.
   /// - Complexity: per prompt a forward and a backward pass, for L blocks `2L(L + 1)` blocks more and
   ///   `4L + 3` unembeddings of every token.
@@ -70,13 +70,8 @@ public struct NormFreezing: Sendable {
     _ model: GPT2, _ prompts: [[Int]], batchSize: Int, skipping skipped: Set<Int>,
     progress: () throws -> Void
   ) throws -> ResultGroup {
-    let counted = prompts.map { tokens in
-      (0..<tokens.count - 1).filter { !skipped.contains(tokens[$0 + 1]) }
-    }
-    let texts = zip(prompts, counted).filter { !$1.isEmpty }.map {
-      Text(tokens: $0, positions: $1)
-    }
-    let sites = try scales(model, texts)
+    let texts = texts(prompts, skipping: skipped)
+    let sites = try scales(model, texts, progress: progress)
     let order = Self.removalOrder(sites.map(\.name))
     var losses = Losses(
       base: 0, single: sites.map { _ in 0 }, cumulative: order.map { _ in 0 })
@@ -84,10 +79,29 @@ public struct NormFreezing: Sendable {
       let batch = Array(texts[start..<min(texts.count, start + max(batchSize, 1))])
       try FrozenRuns(model, batch, sites.map { ($0.name, Float($0.scale)) }, first: first)
         .add(to: &losses, order)
-      try progress()
+      for _ in 0..<batch.count * Self.resumedSteps(model) { try progress() }
     }
     let count = texts.reduce(0) { $0 + $1.positions.count }
     return try group(sites, order, losses, count: count, prompts: texts.count)
+  }
+
+  /// How often a run calls `progress`: about once for each forward pass.
+  func steps(_ model: GPT2, _ prompts: [[Int]], skipping skipped: Set<Int>) -> Int {
+    texts(prompts, skipping: skipped).count * (Self.gradientSteps + Self.resumedSteps(model))
+  }
+
+  /// What a prompt's gradient costs, in forward passes.
+  private static let gradientSteps = 3
+
+  /// What a prompt's runs with frozen norms cost, in forward passes.
+  private static func resumedSteps(_ model: GPT2) -> Int { 2 * (model.config.nLayers + 1) }
+
+  /// The prompts that are run, but for those of which no token counts.
+  private func texts(_ prompts: [[Int]], skipping skipped: Set<Int>) -> [Text] {
+    prompts.filter { $0.count > 1 }.prefix(self.prompts).compactMap { tokens in
+      let counted = (0..<tokens.count - 1).filter { !skipped.contains(tokens[$0 + 1]) }
+      return counted.isEmpty ? nil : Text(tokens: tokens, positions: counted)
+    }
   }
 
   /// A prompt and the positions whose next tokens count.
@@ -117,7 +131,9 @@ public struct NormFreezing: Sendable {
   // MARK: scales and gradients
 
   /// Each norm's mean scale, what freezing changes of its output, and what the gradient says of the loss.
-  private func scales(_ model: GPT2, _ texts: [Text]) throws -> [FrozenNorm] {
+  private func scales(
+    _ model: GPT2, _ texts: [Text], progress: () throws -> Void
+  ) throws -> [FrozenNorm] {
     var sites = model.normSites.map { site in
       FrozenNorm(
         label: site.label, name: site.scale, epsilon: Double(site.norm?.epsilon ?? 0))
@@ -139,6 +155,7 @@ public struct NormFreezing: Sendable {
           }
           return (scale, try numbers(site.name.gradient))
         })
+      for _ in 0..<Self.gradientSteps { try progress() }
     }
     let count = Double(found.reduce(0) { $0 + ($1.first?.scale.count ?? 0) })
     for index in sites.indices {

@@ -89,7 +89,8 @@ public struct StreamAblation: Sendable {
   ///   - batchSize: how many run at once.
   ///   - seed: draws the tokens of medians where there are too many.
   ///   - progress: called after each step; may throw to stop.
-  /// - Throws: `ModelError.nothingMatches` for coordinates or a block that there are not;
+  /// - Throws: `ModelError.nothingMatches` for coordinates or a block that there are not, and for coordinates
+  ///   that are named twice;
   ///   `AnalysisError.nonFinite`; what `progress` throws.
   public func run(
     _ model: GPT2, _ prompts: [Prompt], batchSize: Int = 8, seed: UInt64 = 0,
@@ -109,6 +110,7 @@ public struct StreamAblation: Sendable {
     }
     let found = search.result(at: massiveLayer)
 
+    var done = 0
     for batch in batches {
       let states = try BlockStates(model, batch.map { prompts[$0].tokens })
       results.begin(tokens: states.targets.count)
@@ -132,13 +134,14 @@ public struct StreamAblation: Sendable {
       }
       if let layer = found.layer {
         for (kind, means) in [(AblationLosses.Kind.massiveZero, false), (.massiveMean, true)] {
-          let changed = zip(states.before[layer], batch).map { stream, prompt in
-            found.replacing(in: stream, prompt: indices.firstIndex(of: prompt) ?? 0, means: means)
+          let changed = states.before[layer].enumerated().map { index, stream in
+            found.replacing(in: stream, prompt: done + index, means: means)
           }
           try results.add(
             kind, states.losses(model.run(layers: Array(layer..<layers), on: changed)))
         }
       }
+      done += batch.count
       try advance(batch.count * (3 + lambdas.count))
     }
     return group(model.config, results, found, indices, of: prompts.count)
@@ -166,8 +169,13 @@ public struct StreamAblation: Sendable {
       throw ModelError.nothingMatches(
         filter: "massive layer \(layer)", reason: "blocks are 0 to \(config.nLayers - 1)")
     }
+    var named: Set<Coordinate> = []
     for coordinate in massive {
       let name = "massive \(coordinate.position):\(coordinate.dimension)"
+      if !named.insert(coordinate).inserted {
+        throw ModelError.nothingMatches(
+          filter: name, reason: "it was named before; each is set once")
+      }
       if !(0..<config.dModel).contains(coordinate.dimension) {
         throw ModelError.nothingMatches(
           filter: name, reason: "the stream has coordinates 0 to \(config.dModel - 1)")

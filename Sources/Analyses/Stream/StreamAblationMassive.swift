@@ -17,8 +17,6 @@ struct MassiveSearch {
   private var candidates: [[[Activation]]]
 
   private static let ranks = 10
-  private static let least = 100.0
-  private static let timesMedian = 1000.0
 
   struct Activation: Sendable {
     var position: Int
@@ -58,21 +56,35 @@ struct MassiveSearch {
   /// What was found, or named, before the block at which it is to be changed.
   struct Found {
     /// The block; nil where nothing is to be changed.
-    var layer: Int?
+    let layer: Int?
     /// The activations of each prompt.
-    var activations: [[Activation]] = []
+    let activations: [[Activation]]
     /// What was found, in words.
-    var description: String
+    let description: String
+    /// Of each coordinate the mean at position 0, and that at the others.
+    private let means: [Int: [Double]]
+
+    init(layer: Int?, activations: [[Activation]] = [], description: String) {
+      self.layer = layer
+      self.activations = activations
+      self.description = description
+      var sums: [Int: [(sum: Double, count: Int)]] = [:]
+      for activation in activations.joined() {
+        let kind = activation.position == 0 ? 0 : 1
+        sums[activation.dimension, default: [(0, 0), (0, 0)]][kind].sum += activation.value
+        sums[activation.dimension, default: [(0, 0), (0, 0)]][kind].count += 1
+      }
+      means = sums.mapValues { classes in
+        classes.map { $0.count == 0 ? .nan : $0.sum / Double($0.count) }
+      }
+    }
 
     /// The coordinates' indices, in order.
-    var dimensions: [Int] { Set(activations.flatMap { $0.map(\.dimension) }).sorted() }
+    var dimensions: [Int] { means.keys.sorted() }
 
     /// The mean of a coordinate's massive activations over prompts: at position 0, or at the others.
     func mean(_ dimension: Int, isFirst: Bool) -> Double {
-      let values = activations.flatMap { $0 }.filter {
-        $0.dimension == dimension && ($0.position == 0) == isFirst
-      }.map(\.value)
-      return values.isEmpty ? .nan : values.reduce(0, +) / Double(values.count)
+      means[dimension]?[isFirst ? 0 : 1] ?? .nan
     }
 
     /// A prompt's stream with its massive activations set to 0 or to their means.
@@ -127,9 +139,9 @@ struct MassiveSearch {
     }
     var largest = 0.0
     for layer in given.map({ $0..<$0 + 1 }) ?? 0..<config.nLayers {
-      let limit = max(Self.least, Self.timesMedian * magnitudes[layer].median)
+      let limit = StreamMassive.limit(median: magnitudes[layer].median)
       let massive = candidates[layer].map { prompt in
-        prompt.filter { abs($0.value) > Self.least && abs($0.value) >= limit }
+        prompt.filter { abs($0.value) > 100 && abs($0.value) >= limit }
       }
       largest = candidates[layer].joined().reduce(largest) { max($0, abs($1.value)) }
       if massive.contains(where: { !$0.isEmpty }) {

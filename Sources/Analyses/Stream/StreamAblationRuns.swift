@@ -1,5 +1,4 @@
 import HookedGPT2
-import RealModule
 import Tensors
 
 /// The streams of some prompts before every block, from which changed models resume.
@@ -119,17 +118,10 @@ struct BlockStates {
       let rows = start..<min(targets.count, start + block)
       let (left, right) = (own.rows(rows), other.rows(rows))
       let (p, q) = (model.unembed(left, scaleOf: left), model.unembed(right, scaleOf: right))
-      let (ofP, ofQ) = (rowStatistics(p, target: nil), rowStatistics(q, target: nil))
-      return parallelMap(rows.count) { row in
-        let (x, y) = (p.row(row).scalars, q.row(row).scalars)
-        let (a, b) = (ofP[row].logSumExp, ofQ[row].logSumExp)
-        var sum = 0.0
-        for v in x.indices {
-          let log = Double(x[v]) - a
-          if log > -100 { sum += Double.exp(log) * (log - (Double(y[v]) - b)) }
-        }
-        return sum
-      }
+      return rowDivergences(
+        p, q, normalizers: rowStatistics(p, target: nil).map(\.logSumExp),
+        otherNormalizers: rowStatistics(q, target: nil).map(\.logSumExp)
+      ).map(\.kullbackLeibler)
     }
   }
 

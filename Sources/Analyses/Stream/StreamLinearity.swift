@@ -31,11 +31,10 @@ struct StreamLinearity: Collector {
     16 * config.dModel * config.dModel * config.nLayers
   }
 
-  private var states: [HookName] { config.blockHooks }
-
-  var hooks: [HookFilter] { states.map { HookFilter($0) } }
+  var hooks: [HookFilter] { config.blockHooks.map { HookFilter($0) } }
 
   mutating func collect(_ batch: CollectedBatch, into sink: any PromptSink) throws {
+    let states = config.blockHooks
     var before = try batch.rows(states[0], from: 1)
     for layer in 0..<config.nLayers {
       let after = try batch.rows(states[layer + 1], from: 1)

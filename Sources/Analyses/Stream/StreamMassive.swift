@@ -12,8 +12,9 @@ import Tensors
 /// coordinate in several prompts is one activation, that of the prompt where it is largest.
 struct StreamMassive: Collector {
   private static let ranks = 3
-  private static let least = 100.0
-  private static let timesMedian = 1000.0
+
+  /// The magnitude from which an activation among others of this median is massive, if it is above 100.
+  static func limit(median: Double) -> Double { max(100, 1000 * median) }
 
   private let config: GPT2Config
   /// Of each stream the magnitudes.
@@ -76,7 +77,7 @@ struct StreamMassive: Collector {
     let medians = magnitudes.map(\.median)
     let places = medians.indices
     let massive = places.map { place -> Int in
-      magnitudes[place].count(above: max(Self.least, Self.timesMedian * medians[place]))
+      magnitudes[place].count(above: Self.limit(median: medians[place]))
     }
     let ratios = places.map { place -> Double in
       guard let largest = top[place].first, medians[place] > 0 else { return .nan }

@@ -99,21 +99,25 @@ struct StreamSpectra: Collector {
 
   /// The entropy of each stream's tokens; NaN where all are equal.
   private func entropies(_ rows: [Tensor], clipped: Bool, _ prompt: Int) throws -> [Double] {
-    guard let (tokens, width) = rows.first.map({ ($0.shape[0], $0.rowCount) }) else { return [] }
-    let order = min(tokens, width)
-    let spectra = symmetricEigenvalues(count: rows.count, order: order) { place in
-      let z = tokens <= width ? rows[place] : rows[place].transposed()
-      let gram = matmulTransposed(z, MatrixView(z))
-      let scalars = gram.scalars
-      return clipped ? scalars.map { Double(max($0, 0)) } : scalars.map(Double.init)
-    }
-    return try spectra.enumerated().map { place, spectrum in
+    try Self.spectra(rows, clipped: clipped).enumerated().map { place, spectrum in
       guard let spectrum else {
         throw AnalysisError.nonFinite(
           analysis: "stream",
           what: "the Gram matrix of prompt \(prompt) at \(config.streamLabels[place])")
       }
       return Self.entropy(spectrum)
+    }
+  }
+
+  /// The eigenvalues of the smaller of Z·Zᵀ and Zᵀ·Z for each of some Z of one shape, negative entries set to
+  /// 0 if `clipped`; nil where an entry is not finite.
+  static func spectra(_ rows: [Tensor], clipped: Bool) -> [[Double]?] {
+    guard let (tokens, width) = rows.first.map({ ($0.shape[0], $0.rowCount) }) else { return [] }
+    return symmetricEigenvalues(count: rows.count, order: min(tokens, width)) { place in
+      let z = tokens <= width ? rows[place] : rows[place].transposed()
+      let gram = matmulTransposed(z, MatrixView(z))
+      let scalars = gram.scalars
+      return clipped ? scalars.map { Double(max($0, 0)) } : scalars.map(Double.init)
     }
   }
 

@@ -9,9 +9,9 @@ struct HeadsCommand: ParsableCommand {
     discussion: """
       For every head: the entropy of its attention, the share of its queries that attend to position 0, \
       and scores as a previous-token, duplicate-token and induction head, as TransformerLens' detect_head \
-      computes them; from the weights, whether the head copies what it attends to. The grids show means over prompts, layers downwards and heads across. The file \
-      holds every prompt. --repeated makes prompts of random tokens that stand twice, on which induction \
-      is best measured.
+      computes them; from the weights, whether the head copies what it attends to. The grids show means \
+      over prompts, layers downwards and heads across. The file holds every prompt. --repeated makes \
+      prompts of random tokens that stand twice, on which induction is best measured.
       """)
 
   @OptionGroup var collection: CollectionOptions

@@ -135,12 +135,6 @@ struct LoadedPrompts {
 
   init(window: Int?) { self.window = window }
 
-  /// Prompts that nothing was done to.
-  init(_ prompts: [Prompt]) {
-    self.prompts = prompts
-    window = nil
-  }
-
   /// Takes a text in: cut, if it is long and asks no question at its end.
   fileprivate mutating func add(_ prompt: Prompt, hasBOS: Bool, answered: Bool) {
     guard let window, prompt.tokens.count > window else {
