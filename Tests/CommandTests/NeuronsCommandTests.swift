@@ -69,6 +69,9 @@ import Testing
     try fail(neurons + ["--null-space", "0"], 65, saying: "null space of 0")
     try fail(neurons + ["--skip-first", "-1"], 64, usage: true, saying: "--skip-first")
     try fail(["neurons", "mini", "--ablate", "all"], 64, saying: "no prompt")
+    try fail(
+      ["neurons", "mini", "--tokens", "5"], 65, saying: "no prediction", "more than 1 token")
+    try fail(neurons + ["--skip-first", "2"], 65, saying: "more than 3 tokens", "at most 3")
     try fail(["neurons", "mini", "-o", "nowhere/n.h5"], 73, saying: "no directory")
     try fail(["neurons", "nosuch.h5"], 66, saying: "nosuch.h5")
   }

@@ -97,6 +97,7 @@ import Testing
     try fail(prompt + ["-o", "nowhere/s.h5"], 73, saying: "no directory")
     try fail(["nosuch.h5", "--tokens", "1"], 66, saying: "nosuch.h5")
     try fail(["mini", "--tokens", "1,99999999"], 65, saying: "99999999")
+    try fail(["mini", "--tokens", "5", "--ablations"], 65, saying: "no loss", "two tokens")
     try fail(
       prompt + ["--process", "fold_ln,center_writing_weights,isometric"], 65,
       saying: "isometric", "ones direction")

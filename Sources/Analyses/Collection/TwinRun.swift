@@ -191,7 +191,7 @@ extension TwinRun {
       merged.values = stack(variables.map { $0?.values }, shape, at: split)
       hasModels = true
       group.variables.append(merged)
-      if merged.isCoordinate { continue }
+      if merged.isCoordinate || !Self.hasDifference(merged.name) { continue }
       if let values = subtract(merged.values, shape, at: split) {
         var difference = difference(of: merged)
         difference.values = values
@@ -245,6 +245,12 @@ extension TwinRun {
       )
     }
     return nil
+  }
+
+  /// Whether a difference of two models' values means anything: that of two errors or of two bounds of
+  /// intervals would be taken for the error or the interval of the difference.
+  private static func hasDifference(_ name: String) -> Bool {
+    !["_stderr", "_ci_low", "_ci_high"].contains { name.hasSuffix($0) }
   }
 
   /// Whether two axes of one length hold other whole numbers, such as the neurons of the highest scores:

@@ -71,6 +71,13 @@ struct NeuronsCommand: ParsableCommand {
         return min(5 * 1024 * vocabulary, 240 << 20) + min(512, config.dMLP) * vocabulary
           + 40 * config.dModel * config.dModel
       },
+      check: { prompts in
+        if prompts.contains(where: { $0.tokens.count > 1 + skipFirst }) { return }
+        throw CommandError(
+          "neurons: no prediction to measure: expected a prompt of more than \(1 + skipFirst) tokens, "
+            + "found at most \(prompts.map(\.tokens.count).max() ?? 0); give more text, or none for the "
+            + "weights alone", status: .data)
+      },
       table: { neuronTables($0) ?? "" })
   }
 

@@ -40,6 +40,12 @@ struct StreamCommand: ParsableCommand {
         return 4 * tokens * (streams * config.dModel + 2 * config.dMLP)
       },
       constant: StreamMeasures.byteCount,
+      check: { prompts in
+        if !ablations.ablations || prompts.contains(where: { $0.tokens.count > 1 }) { return }
+        throw CommandError(
+          "--ablations: no loss to measure: expected a prompt of two tokens or more, found one token in "
+            + "each; give more text", status: .data)
+      },
       table: { groups in
         [streamTables(groups), heads ? headTables(groups) : nil].compactMap(\.self)
           .joined(separator: "\n\n")

@@ -18,11 +18,13 @@ struct CollectionOptions: ParsableArguments {
   ///   - constant: the bytes that are needed in any case.
   ///   - window: the tokens of the windows that a long text is cut into without `--context`; nil leaves
   ///     it whole.
+  ///   - check: refuses prompts that the analysis can say nothing of.
   ///   - table: the groups as text.
   func run<Analysis: CollectedAnalysis>(
     _ analysis: Analysis, seed: UInt64? = nil, generated: ((GPT2) throws -> [Prompt])? = nil,
     bytes: (GPT2Config, _ tokens: Int) -> Int, constant: (GPT2Config) -> Int = { _ in 0 },
-    window: (GPT2Config) -> Int? = { _ in nil }, table: ([ResultGroup]) -> String
+    window: (GPT2Config) -> Int? = { _ in nil }, check: ([Prompt]) throws -> Void = { _ in },
+    table: ([ResultGroup]) -> String
   ) throws {
     try output.check(inputs: models.inputs + prompts.inputs)
     let models = try self.models.load()
@@ -36,6 +38,7 @@ struct CollectionOptions: ParsableArguments {
         return (text.prompts, text)
       }, prompts: \.0)
     if !output.quiet { text?.note() }
+    try check(prompts)
     let longest = prompts.map(\.tokens.count).max() ?? 1
     var analysis = analysis
     analysis.batchSize = try memory.batch(

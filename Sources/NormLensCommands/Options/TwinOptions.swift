@@ -47,6 +47,14 @@ struct TwinOptions: ParsableArguments {
     let first = try naming(models[0]) { try read(models[0]) }
     for model in models.dropFirst() {
       let other = try naming(model) { try read(model) }
+      // Token ids that both take may still be other words.
+      let (size, others) = (models[0].config.dVocab, model.config.dVocab)
+      if size != others {
+        throw AnalysisError.models(
+          problem: "'\(models[0].identity.name)' and '\(model.identity.name)' have vocabularies of "
+            + "\(size) and \(others) tokens; compare models of one vocabulary, or run them one by one"
+        )
+      }
       if prompts(other) == prompts(first) { continue }
       let names = "'\(models[0].identity.name)' and '\(model.identity.name)'"
       throw AnalysisError.models(
