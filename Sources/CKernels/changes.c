@@ -5,22 +5,17 @@
 // Lane by lane exp(v) - 1 for |v| <= 16 (beyond, that of the bound), with the relative precision of v where
 // v is small.
 NL_INLINE void expm1_16(f16 *v) {
-// No `reassociate` here: adding and subtracting `round` is what rounds.
 #pragma clang fp contract(fast)
   at_most(v, 16.0f);
   at_least(v, -16.0f);
-  // exp(v) = 2^n exp(r), as in exp16; 2^n - 1 is exact.
-  const float round = 0x1.8p23f + 127.0f;
-  f16 shifted = *v * 0x1.715476p0f + round;
-  f16 n = shifted - round;
-  f16 r = *v - n * 0x1.62ep-1f;
-  r = r - n * 0x1.0bfbe8p-15f;
+  // 2^n - 1 is exact.
+  f16 r = *v, power;
+  split_exponent16(&r, &power);
   f16 p = r * 1.3888889e-3f + 8.3333333e-3f;
   p = p * r + 4.1666667e-2f;
   p = p * r + 1.6666667e-1f;
   p = p * r + 0.5f;
   p = p * r * r + r;
-  f16 power = (f16)((i16)shifted << 23);
   *v = p * power + (power - 1.0f);
 }
 

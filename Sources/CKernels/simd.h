@@ -67,22 +67,30 @@ NL_INLINE float sum16(const f16 *v) {
   return s[0];
 }
 
-// Lane by lane exp(v), relative error below 2e-7. Below -87.3, where the result would be subnormal,
-// exactly 0; above 88, exp(88) (finite, so that e / (e + 1) is 1); NaN stays NaN.
-NL_INLINE void exp16(f16 *v) {
+// Lane by lane exp(v) = power exp(r) with power = 2^n, n an integer, and |r| <= ln(2)/2; r takes v's place.
+NL_INLINE void split_exponent16(f16 *v, f16 *power) {
 // No `reassociate` here: adding and subtracting `round` is what rounds.
 #pragma clang fp contract(fast)
-  i16 vanishes = *v < -87.3f;
-  at_most(v, 88.0f);
-  at_least(v, -87.3f);
-  // exp(v) = 2^n exp(r) with n an integer and |r| <= ln(2)/2. Adding 1.5 * 2^23 leaves n in the low
-  // mantissa bits; with 127 added too, these shift straight into the exponent field of 2^n.
+  // Adding 1.5 * 2^23 leaves n in the low mantissa bits; with 127 added too, these shift straight into the
+  // exponent field of 2^n.
   const float round = 0x1.8p23f + 127.0f;
   f16 shifted = *v * 0x1.715476p0f + round;
   f16 n = shifted - round;
   // ln(2) in two parts: n times the first is exact.
   f16 r = *v - n * 0x1.62ep-1f;
-  r = r - n * 0x1.0bfbe8p-15f;
+  *v = r - n * 0x1.0bfbe8p-15f;
+  *power = (f16)((i16)shifted << 23);
+}
+
+// Lane by lane exp(v), relative error below 2e-7. Below -87.3, where the result would be subnormal,
+// exactly 0; above 88, exp(88) (finite, so that e / (e + 1) is 1); NaN stays NaN.
+NL_INLINE void exp16(f16 *v) {
+#pragma clang fp contract(fast)
+  i16 vanishes = *v < -87.3f;
+  at_most(v, 88.0f);
+  at_least(v, -87.3f);
+  f16 r = *v, power;
+  split_exponent16(&r, &power);
   // Taylor's series; the first term left out is below 1.2e-7.
   f16 p = r * 1.3888889e-3f + 8.3333333e-3f;
   p = p * r + 4.1666667e-2f;
@@ -90,7 +98,7 @@ NL_INLINE void exp16(f16 *v) {
   p = p * r + 0.5f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  f16 e = p * (f16)((i16)shifted << 23);
+  f16 e = p * power;
   *v = (f16)(~vanishes & (i16)e);
 }
 

@@ -84,4 +84,5 @@ private func massiveLine(_ group: ResultGroup, _ base: Double) -> String? {
     + "\(loss(zero)) set to 0, \(loss(mean)) set to their means"
 }
 
-private func loss(_ value: Double) -> String { value.isNaN ? "–" : fixed(value, 4) }
+/// Four decimals of a loss.
+private func loss(_ value: Double) -> String { fixedOrDash(value, 4) }

@@ -26,7 +26,7 @@ public func agreementTable(_ group: ResultGroup) -> String? {
       table.add(
         [sites.label(at: site), methods.label(at: method).replacing("_", with: "-")]
           + zip(agreementColumns, values).map { column, values in
-            values[cell].isNaN ? "–" : fixed(values[cell], column.decimals)
+            fixedOrDash(values[cell], column.decimals)
           })
     }
   }

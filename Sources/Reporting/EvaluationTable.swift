@@ -70,7 +70,7 @@ private func calibrationTable(_ groups: [ResultGroup]) -> String? {
   for bin in 0..<bins.count {
     table.add(
       [bins.label(at: bin), "\(Int(counts[bin]))"]
-        + [confidence[bin], accuracy[bin]].map { $0.isNaN ? "–" : fixed($0, 4) })
+        + [confidence[bin], accuracy[bin]].map { fixedOrDash($0, 4) })
   }
   return "calibration:\n\(table.text)"
 }

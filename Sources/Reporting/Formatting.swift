@@ -6,6 +6,11 @@ public func fixed(_ value: Double, _ decimals: Int, signed: Bool = false) -> Str
   String(format: signed ? "%+.\(decimals)f" : "%.\(decimals)f", value)
 }
 
+/// The same where the number exists, and a dash where it does not.
+func fixedOrDash(_ value: Double, _ decimals: Int, signed: Bool = false) -> String {
+  value.isNaN ? "–" : fixed(value, decimals, signed: signed)
+}
+
 /// A number for a table: a few significant digits, short where it is whole.
 public func compact(_ value: Double) -> String {
   if value.isNaN { return "–" }

@@ -122,18 +122,15 @@ private func togetherTable(_ group: ResultGroup) -> String? {
     ["together", "loss", "change %", "entropy", "change %"].map { ($0, .right) })
   for index in 0..<counts.count {
     table.add([
-      counts.label(at: index), number(loss[index], 4), number(lossChange[index], 3, signed: true),
-      number(entropy[index], 4), number(entropyChange[index], 3, signed: true),
+      counts.label(at: index), fixedOrDash(loss[index], 4),
+      fixedOrDash(lossChange[index], 3, signed: true),
+      fixedOrDash(entropy[index], 4), fixedOrDash(entropyChange[index], 3, signed: true),
     ])
   }
   return """
     the first neurons together, means over \(Int(tokens)) predictions:
     \(table.text)
     """
-}
-
-private func number(_ value: Double, _ decimals: Int, signed: Bool = false) -> String {
-  value.isNaN ? "–" : fixed(value, decimals, signed: signed)
 }
 
 /// Three significant digits of numbers that may be tiny or huge.

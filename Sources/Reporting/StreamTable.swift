@@ -93,7 +93,7 @@ private func blockTables(_ groups: [ResultGroup]) -> String? {
       })
   for layer in 0..<layers.count {
     table.add(
-      [layers.label(at: layer)] + scores.map { score($0[layer]) }
+      [layers.label(at: layer)] + scores.map { fixedOrDash($0[layer], 4) }
         + [
           significant(influence[layer]),
           significant(distances[layer * states.count + layer + 1]),
@@ -107,9 +107,6 @@ private func blockTables(_ groups: [ResultGroup]) -> String? {
   if let skips = skipTable(distances, states) { lines += ["", skips] }
   return lines.joined(separator: "\n")
 }
-
-/// Four decimals of a score; – where it does not exist.
-private func score(_ value: Double) -> String { value.isNaN ? "–" : fixed(value, 4) }
 
 /// For each number n of blocks the run of n blocks with the smallest angle between its ends.
 private func skipTable(_ distances: [Double], _ states: Dimension) -> String? {

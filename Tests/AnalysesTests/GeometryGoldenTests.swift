@@ -23,7 +23,7 @@ import Testing
         let found = try result.doubles(path, variable)
         // What does not exist is NaN in both.
         #expect(
-          found.count == expected.count && zip(found, expected).allSatisfy { $0.isNaN == $1.isNaN },
+          haveSameGaps(found, expected),
           "\(name) \(path)/\(variable): NaN in different places")
         let (tolerance, scale) = Self.limits(variable, in: path)
         let comparison = Comparison("\(name) \(path)/\(variable)", relative: tolerance)

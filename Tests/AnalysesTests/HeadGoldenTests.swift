@@ -19,7 +19,7 @@ import Testing
       let expected = try golden.golden.array("\(goldenPath ?? path)/\(variable)").values
       let found = try result.doubles(path, variable)
       #expect(
-        found.count == expected.count && zip(found, expected).allSatisfy { $0.isNaN == $1.isNaN },
+        haveSameGaps(found, expected),
         "\(title) \(path)/\(variable): NaN in different places")
       comparison.check(
         variable, found.map { $0.isNaN ? 0 : $0 }, expected.map { $0.isNaN ? 0 : $0 })

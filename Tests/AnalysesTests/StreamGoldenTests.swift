@@ -48,7 +48,7 @@ import Testing
     let found = try result.doubles(path, variable)
     // What does not exist is NaN in both.
     #expect(
-      found.count == expected.count && zip(found, expected).allSatisfy { $0.isNaN == $1.isNaN },
+      haveSameGaps(found, expected),
       "\(name) \(path)/\(variable): NaN in different places")
     let (tolerance, scale) = limits(variable)
     let comparison = Comparison("\(name) \(expectedPath)/\(variable)", relative: tolerance)

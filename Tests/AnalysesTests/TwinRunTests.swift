@@ -135,8 +135,7 @@ import Testing
           continue
         }
         #expect(
-          wanted.count == values.count
-            && zip(wanted, values).allSatisfy { $0 == $1 || $0.isNaN && $1.isNaN },
+          areSame(values, wanted),
           "\(group.path)/\(variable.name)")
         compared += values.count
       }

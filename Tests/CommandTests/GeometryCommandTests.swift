@@ -32,15 +32,7 @@ import Testing
     #expect(read.title == direct.title)
     #expect(Set(read.groups.map(\.path)) == Set(direct.groups.map(\.path)))
     #expect(read.provenance.facts["seed"] == .integer(0))
-    for group in direct.groups {
-      for variable in group.variables where variable.values.doubles != nil {
-        let found = try read.doubles(group.path, variable.name)
-        let expected = try group.doubles(variable.name)
-        #expect(
-          zip(found, expected).allSatisfy { $0 == $1 || $0.isNaN && $1.isNaN },
-          "\(group.path)/\(variable.name)")
-      }
-    }
+    try expectSame(read, as: direct.groups)
     let json = try Command.succeed(arguments + ["--json"], in: directory)
     let object = try #require(
       JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any])

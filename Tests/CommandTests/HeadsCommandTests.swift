@@ -39,7 +39,7 @@ import Testing
         let found = try read.doubles(group.path, variable.name)
         let expected = try group.doubles(variable.name)
         #expect(
-          zip(found, expected).allSatisfy { $0 == $1 || $0.isNaN && $1.isNaN },
+          areSame(found, expected),
           "\(group.path)/\(variable.name)")
         let attributes = try #require(try read.group(group.path)[variable: variable.name])
           .attributes

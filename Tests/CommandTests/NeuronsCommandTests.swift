@@ -45,7 +45,7 @@ import Testing
         try read.doubles(variable.name), try direct.doubles(variable.name)
       )
       #expect(
-        zip(found, expected).allSatisfy { $0 == $1 || $0.isNaN && $1.isNaN }, "\(variable.name)")
+        areSame(found, expected), "\(variable.name)")
       for attribute in ["long_name", "units"] { #expect(variable.attributes[attribute] != nil) }
     }
     let json = try Command.succeed(arguments + ["--json"], in: directory)

@@ -29,15 +29,7 @@ import Testing
     let direct = try StreamMeasures(batchSize: 2, referenceConventions: true).run(model, prompts)
     #expect(read.title == direct.title)
     #expect(Set(read.groups.map(\.path)) == Set(direct.groups.map(\.path)))
-    for group in direct.groups {
-      for variable in group.variables where variable.values.doubles != nil {
-        let found = try read.doubles(group.path, variable.name)
-        let expected = try group.doubles(variable.name)
-        #expect(
-          zip(found, expected).allSatisfy { $0 == $1 || $0.isNaN && $1.isNaN },
-          "\(group.path)/\(variable.name)")
-      }
-    }
+    try expectSame(read, as: direct.groups)
     let json = try Command.succeed(arguments + ["--json"], in: directory)
     let object = try #require(
       JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any])
@@ -56,15 +48,7 @@ import Testing
     let read = try ResultFile.read(directory.file("s.h5"))
     let alone = try ResultFile.read(directory.file("h.h5"))
     #expect(alone.groups.map(\.path).contains("heads/weights"))
-    for group in alone.groups {
-      for variable in group.variables where variable.values.doubles != nil {
-        let found = try read.doubles(group.path, variable.name)
-        let expected = try group.doubles(variable.name)
-        #expect(
-          zip(found, expected).allSatisfy { $0 == $1 || $0.isNaN && $1.isNaN },
-          "\(group.path)/\(variable.name)")
-      }
-    }
+    try expectSame(read, as: alone.groups)
   }
 
   @Test func ablations() throws {

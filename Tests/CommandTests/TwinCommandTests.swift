@@ -26,15 +26,7 @@ import Testing
     #expect(read.provenance.facts["normalization"] == .strings(["layernorm", "none"]))
     #expect(
       read.provenance.facts["weight_processing"] == .strings(["none", "fold_affine_norms"]))
-    for group in direct.groups {
-      for variable in group.variables where variable.values.doubles != nil {
-        let found = try read.doubles(group.path, variable.name)
-        let expected = try group.doubles(variable.name)
-        #expect(
-          zip(found, expected).allSatisfy { $0 == $1 || $0.isNaN && $1.isNaN },
-          "\(group.path)/\(variable.name)")
-      }
-    }
+    try expectSame(read, as: direct.groups)
     let json = try Command.succeed(arguments + ["--json"], in: directory)
     let object = try #require(
       JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any])

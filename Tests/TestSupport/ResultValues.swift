@@ -1,4 +1,5 @@
 public import NormLens
+public import Testing
 
 /// A variable that a result was expected to have.
 public struct MissingVariable: Error, CustomStringConvertible {
@@ -29,5 +30,32 @@ extension ResultSet {
   /// The numbers of one variable.
   public func doubles(_ path: String, _ name: String) throws -> [Double] {
     try group(path).doubles(name)
+  }
+}
+
+/// Whether two lists hold the same numbers, NaN in the same places.
+public func areSame(_ found: [Double], _ expected: [Double]) -> Bool {
+  found.count == expected.count
+    && zip(found, expected).allSatisfy { $0 == $1 || $0.isNaN && $1.isNaN }
+}
+
+/// Whether what does not exist is NaN in the same places of both lists.
+public func haveSameGaps(_ found: [Double], _ expected: [Double]) -> Bool {
+  found.count == expected.count && zip(found, expected).allSatisfy { $0.isNaN == $1.isNaN }
+}
+
+/// Expects every number of `groups` in `found`, such as what a file holds of a result in memory.
+public func expectSame(
+  _ found: ResultSet, as groups: [ResultGroup],
+  sourceLocation: SourceLocation = #_sourceLocation
+) throws {
+  for group in groups {
+    for variable in group.variables where variable.values.doubles != nil {
+      let (own, wanted) = (
+        try found.doubles(group.path, variable.name), try group.doubles(variable.name)
+      )
+      #expect(
+        areSame(own, wanted), "\(group.path)/\(variable.name)", sourceLocation: sourceLocation)
+    }
   }
 }

@@ -106,7 +106,7 @@ public struct Evaluation: CollectedAnalysis {
 
   /// The bytes of the logits that exist at once: blocks of them, of a whole prompt for a gradient.
   public func logitBytes(_ config: GPT2Config) -> Int {
-    let rows = min(TokenPredictions.block(config), batchSize * config.nCtx)
+    let rows = min(config.logitBlock, batchSize * config.nCtx)
     return 4 * config.dVocab
       * max(rows * (against == nil ? 1 : 2), freezing == nil ? 0 : 4 * config.nCtx)
   }

@@ -350,18 +350,10 @@ private struct FrozenRuns {
       let own = norm.parts(stream).scale.scalars
       scales += text.positions.map { $0 < first ? own[$0] : finalScale }
     }
-    let stream = Tensor.concatenating(rows)
-    let targets = texts.flatMap(\.targets)
-    let block = TokenPredictions.block(model.config)
-    var sum = 0.0
-    for start in stride(from: 0, to: targets.count, by: block) {
-      let range = start..<min(targets.count, start + block)
-      let scale =
-        finalScale == nil ? nil : Tensor(Array(scales[range]), shape: [range.count, 1])
-      let logits = model.unembed(stream.rows(range), scale: scale)
-      sum += rowStatistics(logits, targets: Array(targets[range])).reduce(0) { $0 + $1.loss }
-    }
-    return sum
+    return model.predictions(
+      Tensor.concatenating(rows), targets: texts.flatMap(\.targets),
+      scale: finalScale == nil ? nil : Tensor(scales, shape: [scales.count, 1])
+    ).reduce(0) { $0 + $1.loss }
   }
 }
 

@@ -20,9 +20,6 @@ struct TokenPredictions: Collector {
   private var bootstrap: PromptBootstrap
   private var comparison: ModelComparison?
 
-  /// How many tokens' logits exist at once: 128 MB of them.
-  static func block(_ config: GPT2Config) -> Int { max(1, (1 << 25) / config.dVocab) }
-
   /// The sums over a prompt's tokens that standard errors and intervals are made of.
   private enum Sum: Int, CaseIterable {
     case count, loss, entropy, correct, jsd, delta, kl, reverse, agreement
@@ -79,28 +76,12 @@ struct TokenPredictions: Collector {
   private func predictions(
     _ tokens: [[Int]], _ streams: [Tensor], _ others: [Tensor]?
   ) -> (own: [RowStatistics], other: [RowStatistics]?, apart: [RowDivergence]?) {
-    func packed(_ streams: [Tensor]) -> Tensor {
-      Tensor.concatenating(streams.map { $0.rows(0..<$0.shape[0] - 1) })
-    }
     let targets = tokens.flatMap { $0.dropFirst() }
-    let stream = packed(streams)
-    let otherStream = others.map(packed)
-    var (own, other, apart): ([RowStatistics], [RowStatistics], [RowDivergence]) = ([], [], [])
-    let block = Self.block(model.config)
-    for start in stride(from: 0, to: targets.count, by: block) {
-      let rows = start..<min(targets.count, start + block)
-      let logits = model.unembed(stream.rows(rows), scale: nil)
-      let statistics = rowStatistics(logits, targets: Array(targets[rows]))
-      own += statistics
-      guard let comparison, let otherStream else { continue }
-      let otherLogits = comparison.model.unembed(otherStream.rows(rows), scale: nil)
-      let otherStatistics = rowStatistics(otherLogits, targets: Array(targets[rows]))
-      other += otherStatistics
-      apart += rowDivergences(
-        logits, otherLogits, normalizers: statistics.map(\.logSumExp),
-        otherNormalizers: otherStatistics.map(\.logSumExp))
+    guard let second = comparison?.model, let others else {
+      return (model.predictions(.predicting(streams), targets: targets), nil, nil)
     }
-    return comparison == nil ? (own, nil, nil) : (own, other, apart)
+    return model.predictions(
+      .predicting(streams), against: second, .predicting(others), targets: targets)
   }
 
   /// Takes one prompt's predictions in.

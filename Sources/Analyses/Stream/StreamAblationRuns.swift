@@ -99,30 +99,18 @@ struct BlockStates {
     return waiting.isEmpty ? result : result + (try model.run(layers: [layer], on: waiting))
   }
 
-  /// The rows of final streams that have a next token, prompt after prompt.
-  private func predicting(_ streams: [Tensor]) -> Tensor {
-    Tensor.concatenating(streams.map { $0.rows(0..<$0.shape[0] - 1) })
-  }
-
   /// The loss of each position that has a next token, if these were the final streams.
   func losses(_ streams: [Tensor]) -> [Double] {
-    model.predictions(predicting(streams), targets: targets).map(\.loss)
+    model.predictions(.predicting(streams), targets: targets).map(\.loss)
   }
 
   /// The Kullback-Leibler divergence of the predictions of these final streams from the model's own,
   /// `Σ p·(ln p − ln q)`, of each position that has a next token.
   func divergence(_ streams: [Tensor]) -> [Double] {
-    let (own, other) = (predicting(before[model.config.nLayers]), predicting(streams))
-    let block = max(1, (1 << 24) / model.config.dVocab)
-    return stride(from: 0, to: targets.count, by: block).flatMap { start -> [Double] in
-      let rows = start..<min(targets.count, start + block)
-      let (left, right) = (own.rows(rows), other.rows(rows))
-      let (p, q) = (model.unembed(left, scaleOf: left), model.unembed(right, scaleOf: right))
-      return rowDivergences(
-        p, q, normalizers: rowStatistics(p, target: nil).map(\.logSumExp),
-        otherNormalizers: rowStatistics(q, target: nil).map(\.logSumExp)
-      ).map(\.kullbackLeibler)
-    }
+    model.predictions(
+      .predicting(before[model.config.nLayers]), against: model, .predicting(streams),
+      targets: targets
+    ).apart.map(\.kullbackLeibler)
   }
 
   /// How far streams are from the model's own before a block, `‖x′ − x‖/‖x‖` of every position: those of

@@ -52,9 +52,7 @@ struct NeuronsCommand: ParsableCommand {
       skipFirst: skipFirst, seed: seed)
     if !collection.prompts.isGiven {
       if let ablate, ablate != "none" {
-        throw CommandError(
-          "--ablate \(ablate): no prompt: give --prompt TEXT, --prompts FILE, --text FILE or --tokens IDS"
-        )
+        throw CommandError("--ablate \(ablate): \(PromptOptions.noPrompt)")
       }
       return try weightsAlone(analysis)
     }

@@ -38,6 +38,10 @@ struct PromptOptions: ParsableArguments {
     }
   }
 
+  /// What is said where there is no prompt.
+  static let noPrompt =
+    "no prompt: give --prompt TEXT, --prompts FILE, --text FILE or --tokens IDS"
+
   /// The files that are read.
   var inputs: [String] { [prompts].compactMap { $0 } + text }
 
@@ -105,8 +109,7 @@ struct PromptOptions: ParsableArguments {
       }
     }
     if result.prompts.isEmpty {
-      throw CommandError(
-        "no prompt: give --prompt TEXT, --prompts FILE, --text FILE or --tokens IDS")
+      throw CommandError(Self.noPrompt)
     }
     // Bad tokens are found before anything is computed or created.
     for (index, prompt) in result.prompts.enumerated() {
