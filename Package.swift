@@ -60,7 +60,10 @@ let package = Package(
       dependencies: ["HookedGPT2", "Results", "Tensors", orderedCollections, realModule],
       swiftSettings: safe),
     .target(
-      name: "Reporting", dependencies: ["Results", orderedCollections], swiftSettings: safe),
+      name: "Reporting", dependencies: ["Results", orderedCollections],
+      exclude: ["Report/d3-LICENSE.txt"], swiftSettings: safe, plugins: ["EmbedText"]),
+    .plugin(name: "EmbedText", capability: .buildTool(), dependencies: ["EmbedTextTool"]),
+    .executableTarget(name: "EmbedTextTool", swiftSettings: strict),
     .target(
       name: "NormLens",
       dependencies: [

@@ -22,7 +22,8 @@ public struct NormLensCommand: ParsableCommand {
       EvaluateCommand.self,
       NeuronsCommand.self,
       PatchCommand.self, PathsCommand.self,
-      PromptsCommand.self, ShowCommand.self, BenchCommand.self,
+      PromptsCommand.self, PlotCommand.self, ReportCommand.self, ShowCommand.self,
+      BenchCommand.self,
     ])
 
   /// The command.
