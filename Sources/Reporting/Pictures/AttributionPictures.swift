@@ -25,8 +25,8 @@ extension PicturePage {
 
   /// Two variables of the same axes against each other: a cloud for each model.
   func against(_ x: String, _ y: String) -> [Picture.Panel] {
-    guard let pair = numbers([x, y]), pair[0].names == pair[1].names, let horizontal = variable(x),
-      let vertical = variable(y)
+    guard !isDifference, let pair = numbers([x, y]), pair[0].names == pair[1].names,
+      let horizontal = variable(x), let vertical = variable(y)
     else { return [] }
     let models = pair[0].axes.first { PictureLimits.modelAxes.contains($0.name) }
     let clouds = (0..<(models?.count ?? 1)).map { index in
@@ -36,7 +36,7 @@ extension PicturePage {
     }
     func title(_ variable: ResultVariable) -> String {
       let unit = variable.units == "1" ? "" : " [\(PictureContext.unit(variable.units))]"
-      return variable.longName + unit
+      return PictureContext.name(of: variable).title + unit
     }
     return [
       Picture.Panel(
@@ -82,10 +82,13 @@ extension PicturePage {
     if variable("top_token") != nil {
       add(
         "predictions", "Logit lens: what each residual stream predicts next",
-        [("", "top_prob")], texts: "top_token")
+        [("", "top_prob")], texts: "top_token", also: ["top_token_id"])
     }
-    for name in ["prob", "logit", "rank", "entropy"] {
-      add(name, "Logit lens: " + (variable(name)?.longName ?? name), [("", name)])
+    for (name, words) in [
+      ("prob", "probability of the answer"), ("logit", "logit of the answer"),
+      ("rank", "how many tokens lie before the answer"), ("entropy", "entropy of the prediction"),
+    ] {
+      add(name, "Logit lens: " + words, [("", name)])
     }
   }
 

@@ -29,8 +29,8 @@ struct FieldPictures {
     let short = numbers.map { ($0.0, shortened($0.1, &notes)) }
     let written = texts.flatMap { self.texts(of: $0) }
     let unit = first.variable.units == "1" ? "" : PictureContext.unit(first.variable.units)
-    let named = Naming(
-      quantity: fields.count == 1 ? first.variable.longName : title, unit: unit, form: form)
+    let quantity = PictureContext.name(of: first.variable).title
+    let named = Naming(quantity: fields.count == 1 ? quantity : "", unit: unit, form: form)
     var views: [Picture.View] = []
     for choice in choices(short.map(\.1)) {
       var panels = short.flatMap { title, numbers in
@@ -39,12 +39,12 @@ struct FieldPictures {
       if panels.isEmpty { panels = [Picture.Panel("", .note("no value: an axis is empty"))] }
       views.append(Picture.View(choice: choice.name, prompt: choice.text, panels: panels))
     }
-    let (scale, drawn) = coloured(views, first.variable, unit)
+    colour(&views, first.variable, unit)
     return Picture(
       name: name, group: context.group.path, title: title,
       facts: context.modelFacts + context.groupFacts
         + (fields.count == 1 ? context.facts(of: first.variable) : shared(fields)) + notes,
-      layout: layout(short[0].1), scale: scale, views: drawn, isMain: isMain)
+      layout: layout(short[0].1), views: views, isMain: isMain)
   }
 
   /// What all fields say alike.
@@ -64,11 +64,15 @@ struct FieldPictures {
       short = short.length(axis)
       note("length over \(axis) (\(count))")
     }
-    for axis in ["vocab", "neuron"] where short.has(axis) && short.axes.count > 1 {
-      let count = short[axis: axis]?.count ?? 0
-      short = short.largest(axis)
-      note("the largest in size of \(count) along \(axis)")
+    if short.has("vocab"), short.axes.count > 1 {
+      note("the largest of \(short[axis: "vocab"]?.count ?? 0) tokens of the vocabulary")
+      short = short.reduced("vocab") { $0.filter { !$0.isNaN }.max() ?? .nan }
     }
+    if short.has("neuron"), short.axes.count > 1 {
+      note("the largest in size of \(short[axis: "neuron"]?.count ?? 0) neurons")
+      short = short.largest("neuron")
+    }
+    short = short.splittingHeads().dropping(PictureLimits.isDull)
     let isPattern = short.has("query_pos") && short.has("key_pos")
     for axis in short.axes where PictureLimits.tokenAxes.contains(axis.name) {
       let most = isPattern ? limits.patternPositions : limits.positions
@@ -149,7 +153,9 @@ struct FieldPictures {
     var form: Form
 
     /// An axis' title: the quantity with its unit.
-    var height: String { unit.isEmpty ? quantity : "\(quantity) [\(unit)]" }
+    var height: String {
+      quantity.isEmpty ? unit : unit.isEmpty ? quantity : "\(quantity) [\(unit)]"
+    }
   }
 
   private func panels(
@@ -240,6 +246,7 @@ struct FieldPictures {
     if lines.axis.name == "prompt", lines.axis.count > limits.bars {
       return histogram(series, naming)
     }
+    if lines.axis.name == "neuron" { return neurons(series, lines.axis, naming) }
     let asBars =
       naming.form == .bars
       || (naming.form == .automatic && PictureLimits.isListing(lines.axis)
@@ -264,6 +271,20 @@ struct FieldPictures {
       }
       return labels.contains { Double($0) == nil } ? nil : labels.compactMap(Double.init)
     }
+  }
+
+  /// A point a neuron: their order means nothing.
+  private func neurons(
+    _ series: [Picture.Series], _ axis: Dimension, _ naming: Naming
+  ) -> Picture.Drawing {
+    let clouds = series.map { series in
+      let known = series.values.indices.filter { series.values[$0].isFinite }
+      return Picture.Points.Cloud(
+        series.name, model: series.model, x: known.map(Double.init),
+        y: known.map { series.values[$0] },
+        labels: known.map { "neuron \(axis.label(at: $0))" })
+    }
+    return .points(Picture.Points(x: "neuron", y: naming.height, clouds: clouds))
   }
 
   /// How often values occur: where a bar for each would be too many.
@@ -373,19 +394,40 @@ struct FieldPictures {
 
   // MARK: Colours
 
-  /// One scale for all cells of all views, and the views with a word where nothing is coloured.
-  private func coloured(
-    _ views: [Picture.View], _ variable: ResultVariable, _ unit: String
-  ) -> (ColourScale?, [Picture.View]) {
-    let values = views.flatMap(\.panels).flatMap { panel -> [Double] in
-      if case .cells(let cells) = panel.drawing { cells.values.filter(\.isFinite) } else { [] }
+  /// One scale for the mean over prompts, and one for all single prompts.
+  private func colour(
+    _ views: inout [Picture.View], _ variable: ResultVariable, _ unit: String
+  ) {
+    let scales = [true, false].map { isPrompt in
+      scale(views.filter { ($0.prompt != nil) == isPrompt }, variable, unit)
     }
-    guard let low = values.min(), let high = values.max() else { return (nil, views) }
-    return (
-      ColourScale(
-        of: values, low: low, high: high, isSigned: variable.isSigned || low < 0,
-        unit: unit), views
-    )
+    for index in views.indices { views[index].scale = scales[views[index].prompt != nil ? 0 : 1] }
+  }
+
+  /// The scale of all cells of some views: symmetric for signed values; from 0, or from the lowest
+  /// where all are far from 0, for others. A first position that dwarfs all others is clipped.
+  private func scale(
+    _ views: [Picture.View], _ variable: ResultVariable, _ unit: String
+  ) -> ColourScale? {
+    let all = views.flatMap(\.panels).compactMap { panel in
+      if case .cells(let cells) = panel.drawing { cells } else { nil }
+    }
+    let values = all.lazy.flatMap(\.values).filter(\.isFinite)
+    guard let low = values.min(), let high = values.max() else { return nil }
+    if variable.isSigned || low < 0 {
+      let most = Swift.max(Swift.abs(low), Swift.abs(high))
+      return ColourScale(low: -most, high: most, isSigned: true, unit: unit)
+    }
+    let others = all.lazy.filter { $0.x.title == "position" && $0.x.labels.count > 1 }
+      .flatMap { cells in
+        cells.values.indices.lazy.filter { $0 % cells.x.labels.count > 0 }.map { cells.values[$0] }
+      }
+    let rest = others.filter(\.isFinite).max() ?? high
+    let isClipped = rest > 0 && high > 3 * rest
+    let top = isClipped ? rest : high
+    return ColourScale(
+      low: low > 0.5 * top ? low : 0, high: top, isSigned: false, unit: unit,
+      isClipped: isClipped)
   }
 }
 
@@ -395,29 +437,10 @@ struct NamedTexts {
   var places: NamedNumbers
 }
 
-extension ColourScale {
-  /// The scale of these values: symmetric for signed ones; from 0, or from the lowest where all are
-  /// far from 0, for others. Where a few of many lie far above the rest, they are clipped.
-  init(of values: [Double], low: Double, high: Double, isSigned: Bool, unit: String) {
-    if isSigned {
-      let most = Swift.max(Swift.abs(low), Swift.abs(high))
-      self.init(low: -most, high: most, isSigned: true, unit: unit)
-      return
-    }
-    let sorted = values.sorted()
-    let common = sorted[Swift.max(0, (sorted.count * 97 + 99) / 100 - 1)]
-    let isClipped = sorted.count >= 32 && common > 0 && high > 3 * common
-    let top = isClipped ? common : high
-    self.init(
-      low: low > 0.5 * top ? low : 0, high: top, isSigned: false, unit: unit,
-      isClipped: isClipped)
-  }
-}
-
 extension ResultVariable {
   /// Whether zero is the middle of what the numbers can be.
   var isSigned: Bool {
-    guard let sign = signConvention else { return false }
+    guard let sign = signConvention, !name.hasSuffix("_stderr") else { return false }
     return sign.hasPrefix("positive") || sign.hasPrefix("negative")
       || sign.hasPrefix("1 = as good") || sign.hasPrefix("1: the path")
       || sign.hasPrefix("the pair's first") || sign == "the sign of the mean"

@@ -6,7 +6,7 @@ extension PicturePage {
   /// strips of every token, and the ellipsoid's axes.
   mutating func geometry() {
     guard analysis == "ln_geometry" else { return }
-    if !context.group.path.hasSuffix("/difference") {
+    if !isDifference {
       add(
         "half_plane", "The stream before each norm: along and across the ones vector",
         facts: [
@@ -100,7 +100,7 @@ extension PicturePage {
               strips: shownNorms.map { norms.label(at: $0) }, clouds: clouds)))
     }
     add(
-      "\(name)_strips", Self.title(variable.longName) + ", token by token",
+      "\(name)_strips", Self.title(PictureContext.name(of: variable).title) + ", token by token",
       facts: context.facts(of: variable), panels: panels)
   }
 

@@ -57,7 +57,7 @@ extension PicturePage {
   }
 
   private mutating func calibration() {
-    guard !context.group.path.hasSuffix("/difference"),
+    guard !isDifference,
       let pair = numbers(["confidence", "accuracy", "count"])
     else { return }
     let models = pair[0][axis: "model"]

@@ -109,6 +109,27 @@ struct NamedNumbers {
     }
   }
 
+  /// The same numbers without axes along which there is nothing to see.
+  func dropping(_ isDull: (Dimension) -> Bool) -> NamedNumbers {
+    NamedNumbers(axes: axes.filter { $0.count != 1 || !isDull($0) }, values: values)
+  }
+
+  /// The same numbers with an axis of all heads (`L0H0`, `L0H1`, …) as the two axes layer and head.
+  func splittingHeads() -> NamedNumbers {
+    guard !has("layer"), !has("head"),
+      let place = axes.firstIndex(where: { $0.count > 1 && $0.label(at: 0) == "L0H0" })
+    else { return self }
+    let labels = (0..<axes[place].count).map { axes[place].label(at: $0) }
+    let heads = labels.prefix { $0.hasPrefix("L0H") }.count
+    let layers = labels.count / heads
+    let grid = (0..<layers).flatMap { layer in (0..<heads).map { "L\(layer)H\($0)" } }
+    guard labels == grid else { return self }
+    var split = axes
+    split.replaceSubrange(
+      place...place, with: [Dimension("layer", count: layers), Dimension("head", count: heads)])
+    return NamedNumbers(axes: split, values: values)
+  }
+
   /// The same numbers with an axis behind another.
   func moved(_ name: String, behind other: String) -> NamedNumbers {
     guard let from = place(name), has(other), name != other else { return self }

@@ -21,12 +21,15 @@ extension PicturePage {
     for (name, words, sites, suffix) in bundles {
       for (ending, meaning, isMain) in [
         ("_normalized", "normalized effects", true), ("", "effects", false),
+        ("_stderr", "standard errors of the normalized effects", false),
+        ("_ci_low", "lower ends of their 95 % intervals", false),
+        ("_ci_high", "upper ends of their 95 % intervals", false),
       ] {
         let fields = sites.map { site in
           (Self.siteWords[site] ?? site, site + suffix + ending)
         }
         add(
-          name + (isMain ? "" : "_effects"),
+          name + (isMain ? "" : ending.isEmpty ? "_effects" : ending),
           "Patching by \(method), \(words): \(meaning)", fields, isMain: isMain)
       }
     }
@@ -37,9 +40,7 @@ extension PicturePage {
     guard analysis == "patch/agreement" else { return }
     let folder = context.group.path.split(separator: "/")
       .filter { $0 != "difference" }.dropLast().joined(separator: "/")
-    if !context.group.path.hasSuffix("/difference"),
-      let exact = context.result[group: folder + "/activation"]
-    {
+    if !isDifference, let exact = context.result[group: folder + "/activation"] {
       let methods = context.group[dimension: "method"]
       let panels = (0..<(methods?.count ?? 0)).flatMap { index -> [Picture.Panel] in
         let method = methods?.label(at: index) ?? ""
@@ -53,8 +54,9 @@ extension PicturePage {
     }
     for name in ["pearson", "spearman", "sign_flips", "top10_overlap", "abs_error"] {
       add(
-        name, "Agreement with activation patching: " + (variable(name)?.longName ?? name),
-        [("", name)], form: .bars)
+        name,
+        "Agreement with activation patching: " + name.replacing("_", with: " "), [("", name)],
+        form: .bars)
     }
   }
 

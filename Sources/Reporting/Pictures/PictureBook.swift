@@ -54,7 +54,7 @@ struct PicturePage {
     return parts.joined(separator: "/")
   }
 
-  private var isDifference: Bool { context.group.path.hasSuffix("/difference") }
+  var isDifference: Bool { context.group.path.hasSuffix("/difference") }
 
   func variable(_ name: String) -> ResultVariable? { context.group[variable: name] }
 
@@ -69,7 +69,8 @@ struct PicturePage {
   /// Adds facets of variables that exist and have the same axes; titles by variable.
   mutating func add(
     _ name: String, _ title: String, _ fields: [(title: String, variable: String)],
-    form: FieldPictures.Form = .automatic, texts: String? = nil, isMain: Bool = true
+    form: FieldPictures.Form = .automatic, texts: String? = nil, also: [String] = [],
+    isMain: Bool = true
   ) {
     let found = fields.compactMap { field in
       variable(field.variable).map { Field(title: field.title, variable: $0) }
@@ -84,7 +85,7 @@ struct PicturePage {
         single ? alike.map { Field(title: "", variable: $0.variable) } : alike, form: form,
         texts: texts.flatMap(variable), isMain: isMain)
     else { return }
-    append(picture, showing: alike.map(\.variable.name) + (texts.map { [$0] } ?? []))
+    append(picture, showing: alike.map(\.variable.name) + also + (texts.map { [$0] } ?? []))
   }
 
   /// Adds a picture that a rule has made by itself.
@@ -141,7 +142,7 @@ struct PicturePage {
     addValues(left)
     for variable in left where !drawn.contains(variable.name) {
       add(
-        variable.name, Self.title(variable.longName), [("", variable.name)],
+        variable.name, Self.title(PictureContext.name(of: variable).title), [("", variable.name)],
         isMain: Self.known.contains("\(analysis)/\(variable.name)"))
     }
   }
@@ -153,13 +154,14 @@ struct PicturePage {
     "stream/summary/turn_angle", "ln_geometry/summary/norm", "heads/summary/entropy_ratio",
     "heads/summary/sink_rate", "heads/weights/copying", "evaluate/position/loss_mean",
     "stream/growth/block_influence", "ln_geometry/corpus/effective_rank",
-    "neurons/cumulative_loss", "heads/composition/k_composition",
+    "neurons/cumulative_loss", "heads/composition/k_composition", "evaluate/loss",
+    "evaluate/jsd", "evaluate/delta_loss",
   ]
 
   /// Variables of words (the worst tokens) with all others of their axes, a row a place.
   private mutating func addListings(_ left: [ResultVariable]) {
     for words in left where !drawn.contains(words.name) {
-      guard case .strings = words.values else { continue }
+      guard words.values.doubles == nil || words.name.hasSuffix("_dim") else { continue }
       let columns = left.filter { $0.dimensions == words.dimensions }
       let axes = words.dimensions.compactMap { context.group[dimension: $0] }
       let count = words.values.count
@@ -173,13 +175,14 @@ struct PicturePage {
         rows.append(places + columns.map { Self.cell($0, index) })
       }
       var facts = columns.compactMap { column in
-        column.longName == column.name ? nil : "\(column.name): \(column.longName)"
+        column.longName == column.name
+          ? nil : "\(column.name): \(PictureContext.name(of: column).title)"
       }
       if count > limits.rows { facts.append("the first \(limits.rows) of \(count) rows") }
       let table = Picture.Table(
         columns: words.dimensions + columns.map(\.name), rows: rows)
       add(
-        "\(words.name)_list", Self.title(words.longName), facts: facts,
+        "\(words.name)_list", Self.title(PictureContext.name(of: columns[0]).title), facts: facts,
         panels: [
           Picture.Panel("", rows.isEmpty ? .note("no value: an axis is empty") : .table(table))
         ], showing: columns.map(\.name))
@@ -188,21 +191,25 @@ struct PicturePage {
 
   /// Variables that are one number, or one a model, as one table.
   private mutating func addValues(_ left: [ResultVariable]) {
+    let single = PictureLimits.modelAxes.union(context.promptCount == 1 ? ["prompt"] : [])
     let values = left.filter {
-      !drawn.contains($0.name) && Set($0.dimensions).isSubset(of: PictureLimits.modelAxes)
+      !drawn.contains($0.name) && Set($0.dimensions).isSubset(of: single)
         && $0.values.doubles != nil
     }
     guard !values.isEmpty else { return }
-    let models = values.lazy.flatMap(\.dimensions).first.flatMap { context.group[dimension: $0] }
+    let models = values.lazy.flatMap(\.dimensions).first(where: PictureLimits.modelAxes.contains)
+      .flatMap { context.group[dimension: $0] }
     let names = models.map { axis in (0..<axis.count).map { axis.label(at: $0) } } ?? ["value"]
     let rows = values.map { variable in
       let numbers = variable.values.doubles ?? []
       return [variable.name]
         + names.indices.map { compact(numbers[numbers.count == 1 ? 0 : $0]) }
-        + [variable.units == "1" ? "" : variable.units, variable.longName]
+        + [
+          variable.units == "1" ? "" : variable.units, PictureContext.name(of: variable).title,
+        ]
     }
     add(
-      "values", "Values of \(context.group.path)",
+      "values", "Values of \(analysis)",
       panels: [
         Picture.Panel(
           "", .table(Picture.Table(columns: ["name"] + names + ["unit", "what it is"], rows: rows)))

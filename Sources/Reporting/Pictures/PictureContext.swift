@@ -79,8 +79,20 @@ struct PictureContext {
     if variable.units != "1" { words.append("in \(Self.unit(variable.units))") }
     if let sign = variable.signConvention, sign != "not signed" { words.append(sign) }
     var lines = words.isEmpty ? [] : [words.joined(separator: "; ")]
+    if let more = Self.name(of: variable).remainder { lines.append(more) }
     if case .string(let formula)? = variable.attributes["formula"] { lines.append(formula) }
     return lines
+  }
+
+  /// What a variable is, in the words that fit a title; the rest of its description is `remainder`.
+  static func name(of variable: ResultVariable) -> (title: String, remainder: String?) {
+    var text = variable.longName
+    if text.hasPrefix("difference between models: ") {
+      text.removeFirst("difference between models: ".count)
+    }
+    guard let end = text.firstIndex(of: ";") else { return (text, nil) }
+    let rest = text[text.index(after: end)...].drop { $0 == " " }
+    return (String(text[..<end]), String(rest))
   }
 
   /// A unit in the plural of people.

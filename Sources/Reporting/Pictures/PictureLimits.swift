@@ -28,6 +28,11 @@ public struct PictureLimits: Sendable, Equatable {
     ["position_class", "cloud", "reader", "change", "method"].contains(axis.name)
   }
 
+  /// An axis that is left out where it has one place only.
+  static func isDull(_ axis: Dimension) -> Bool {
+    ["receiver", "sender", "method", "change"].contains(axis.name)
+  }
+
   /// Whether the places are things rather than steps, which a curve would join.
   static func isListing(_ axis: Dimension) -> Bool {
     let steps = ["layer", "ln", "stream", "quantile", "bin", "removal", "lambda", "length", "rank"]
