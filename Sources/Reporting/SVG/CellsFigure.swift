@@ -1,7 +1,26 @@
+/// What the heat maps of all panels have in common.
+struct CellStyle {
+  /// The scale that they share.
+  let scale: ColourScale
+  /// Whether there are so many cells that those of a colour become one path, without words on hover.
+  let isMany: Bool
+
+  private static let cellLimit = 2000
+
+  /// The style of the heat maps among panels.
+  init(_ scale: ColourScale?, _ panels: [Picture.Panel]) {
+    let counts = panels.map { panel in
+      if case .cells(let cells) = panel.drawing { cells.values.count } else { 0 }
+    }
+    self.scale = scale ?? ColourScale(low: 0, high: 1, isSigned: false, unit: "")
+    isMany = counts.reduce(0, +) > Self.cellLimit
+  }
+}
+
 /// A heat map: the first row on top, a cell a value, text in the cells where there is any.
 struct CellsFigure: PanelFigure {
   private let cells: Picture.Cells
-  private let scale: ColourScale
+  private let look: CellStyle
   private let style: SVGStyle
   private let width: Double
   private let isThumbnail: Bool
@@ -9,8 +28,6 @@ struct CellsFigure: PanelFigure {
   /// A cell's width and height.
   private let cell: (width: Double, height: Double)
 
-  /// From this many cells on, those of a colour are one path, without words on hover.
-  static let cellLimit = 2000
   /// How many colours such paths have: a step is too small to be seen.
   private static let shades = 200.0
 
@@ -18,10 +35,10 @@ struct CellsFigure: PanelFigure {
   ///
   /// - Parameter isThumbnail: whether there is no room for labels at the axes.
   init(
-    _ cells: Picture.Cells, scale: ColourScale, style: SVGStyle, width: Double,
+    _ cells: Picture.Cells, _ look: CellStyle, style: SVGStyle, width: Double,
     isThumbnail: Bool = false
   ) {
-    (self.cells, self.scale, self.style, self.width) = (cells, scale, style, width)
+    (self.cells, self.look, self.style, self.width) = (cells, look, style, width)
     self.isThumbnail = isThumbnail
     left = isThumbnail ? 0 : Self.left(cells, style)
     let (columns, rows) = (Double(cells.x.labels.count), Double(cells.y.labels.count))
@@ -30,12 +47,18 @@ struct CellsFigure: PanelFigure {
     let tallest = 480 / rows
     if Self.isSquare(cells) {
       let side = Swift.min(room / columns, most, Swift.max(tallest, room / columns / 4))
-      cell = (side, side)
+      cell = (Self.rounded(side), Self.rounded(side))
     } else {
       let wide = Swift.min(room / columns, most)
       let high = cells.texts == nil ? Swift.max(12, wide) : style.tick + 8
-      cell = (wide, Swift.min(22, high, cells.texts == nil ? tallest : .infinity))
+      let limit = cells.texts == nil ? tallest : .infinity
+      cell = (Self.rounded(wide), Self.rounded(Swift.min(22, high, limit)))
     }
+  }
+
+  /// A size without digits that make files long; a thousand cells are still in their places.
+  private static func rounded(_ size: Double) -> Double {
+    Swift.max(1, (size * 10_000).rounded(.down)) / 10_000
   }
 
   /// Whether rows and columns are the same places, as in an attention pattern.
@@ -51,7 +74,8 @@ struct CellsFigure: PanelFigure {
   /// The width of the rows' labels.
   static func left(_ cells: Picture.Cells, _ style: SVGStyle) -> Double {
     let widest = cells.y.labels.map { TextFit.width(rowText($0), style.tick) }.max() ?? 0
-    return Swift.max(widest, TextFit.width(TextFit.cut(cells.y.title, characters: 12), style.tick)) + 8
+    return Swift.max(widest, TextFit.width(TextFit.cut(cells.y.title, characters: 12), style.tick))
+      + 8
   }
 
   private static func rowText(_ label: String) -> String { TextFit.cut(label, characters: 14) }
@@ -73,11 +97,7 @@ struct CellsFigure: PanelFigure {
   }
 
   func draw(into svg: inout SVGWriter) {
-    if cells.values.count > Self.cellLimit {
-      drawShades(into: &svg)
-    } else {
-      drawCells(into: &svg)
-    }
+    if look.isMany { drawShades(into: &svg) } else { drawCells(into: &svg) }
     svg.element(
       "rect",
       [
@@ -126,21 +146,21 @@ struct CellsFigure: PanelFigure {
           "x": SVGWriter.number(left + Double(column) * cell.width),
           "y": SVGWriter.number(top + Double(row) * cell.height),
           "width": SVGWriter.number(cell.width), "height": SVGWriter.number(cell.height),
-          "fill": scale.colour(value).hex,
+          "fill": look.scale.colour(value).hex,
         ], title: description(row, column))
     }
     svg.close("g")
     guard let texts = cells.texts else { return }
     for (index, text) in texts.enumerated() {
       let (row, column) = index.quotientAndRemainder(dividingBy: columns)
-      drawText(text, row, column, on: scale.colour(cells.values[index]), into: &svg)
+      drawText(text, row, column, on: look.scale.colour(cells.values[index]), into: &svg)
     }
   }
 
   /// `layer 3, position ·Mary: +0.412 logit`.
   private func description(_ row: Int, _ column: Int) -> String {
     let index = row * cells.x.labels.count + column
-    let value = valueText(cells.values[index], isSigned: scale.isSigned, unit: scale.unit)
+    let value = valueText(cells.values[index], isSigned: look.scale.isSigned, unit: look.scale.unit)
     let text = cells.texts.map { ", \($0[index])" } ?? ""
     return "\(cells.y.title) \(cells.y.labels[row]), \(cells.x.title) \(cells.x.labels[column])"
       + "\(text): \(value)"
@@ -172,8 +192,9 @@ struct CellsFigure: PanelFigure {
         "fill": "none", "stroke-width": "1", "shape-rendering": "crispEdges",
       ])
     for (shade, path) in shadePaths().sorted(by: { $0.key < $1.key }) {
-      let value = scale.low + (scale.high - scale.low) * Double(shade) / Self.shades
-      let colour = shade < 0 ? ColourScale.missing : scale.colour(value)
+      let (low, high) = (look.scale.low, look.scale.high)
+      let value = low + (high - low) * Double(shade) / Self.shades
+      let colour = shade < 0 ? ColourScale.missing : look.scale.colour(value)
       svg.element("path", ["stroke": colour.hex, "d": path.text])
     }
     svg.close("g")
@@ -199,7 +220,7 @@ struct CellsFigure: PanelFigure {
     var paths: [Int: Strokes] = [:]
     func shade(_ index: Int) -> Int {
       let value = cells.values[index]
-      return value.isNaN ? -1 : Int((scale.fraction(value) * Self.shades).rounded())
+      return value.isNaN ? -1 : Int((look.scale.fraction(value) * Self.shades).rounded())
     }
     for row in cells.y.labels.indices {
       var start = 0
@@ -225,8 +246,8 @@ extension ColourScale.Colour {
 extension Picture.Cells {
   /// The map in bands of so many columns that the text in the cells can be read; itself where there is
   /// no text or room for all.
-  func bands(_ style: SVGStyle) -> [Picture.Cells] {
-    guard let texts, values.count <= CellsFigure.cellLimit else { return [withoutTexts] }
+  func bands(_ style: SVGStyle, isMany: Bool) -> [Picture.Cells] {
+    guard let texts, !isMany else { return [Picture.Cells(x: x, y: y, values: values)] }
     let columns = x.labels.count
     let room = style.inner - CellsFigure.left(self, style) - 4
     let most = Swift.max(1, Int(room / (style.tick * 4)))
@@ -236,18 +257,13 @@ extension Picture.Cells {
     return stride(from: 0, to: columns, by: size).map { start in
       let range = start..<Swift.min(columns, start + size)
       func part<Element>(_ all: [Element]) -> [Element] {
-        y.labels.indices.flatMap { row in all[row * columns..<(row + 1) * columns][offset(range, row)] }
-      }
-      func offset(_ range: Range<Int>, _ row: Int) -> Range<Int> {
-        range.lowerBound + row * columns..<range.upperBound + row * columns
+        y.labels.indices.flatMap { row in
+          all[range.lowerBound + row * columns..<range.upperBound + row * columns]
+        }
       }
       return Picture.Cells(
         x: Picture.Axis(x.title, Array(x.labels[range])), y: y, values: part(values),
         texts: part(texts))
     }
-  }
-
-  private var withoutTexts: Picture.Cells {
-    Picture.Cells(x: x, y: y, values: values)
   }
 }

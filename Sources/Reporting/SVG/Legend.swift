@@ -6,14 +6,14 @@ struct Legend {
   private let styles: SeriesStyles
   private let style: SVGStyle
 
-  /// The legend of panels.
-  init(_ picture: Picture, _ panels: [Picture.Panel], styles: SeriesStyles, style: SVGStyle) {
+  /// The legend of a view.
+  init(_ view: Picture.View, styles: SeriesStyles, style: SVGStyle) {
     var (hasCells, hasMissing) = (false, false)
-    for case .cells(let cells) in panels.map(\.drawing) where !cells.values.isEmpty {
+    for case .cells(let cells) in view.panels.map(\.drawing) where !cells.values.isEmpty {
       hasCells = true
       hasMissing = hasMissing || cells.values.contains(where: \.isNaN)
     }
-    scale = hasCells ? picture.scale : nil
+    scale = hasCells ? view.scale : nil
     (self.hasMissing, self.styles, self.style) = (hasMissing, styles, style)
   }
 

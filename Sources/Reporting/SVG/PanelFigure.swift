@@ -13,7 +13,8 @@ extension Picture.Drawing {
     case .cells(let cells):
       let left = CellsFigure.left(cells, style)
       let columns = Double(cells.x.labels.count)
-      return (left + columns * style.tick * 1.2, left + columns * CellsFigure.widest(cells) + 4)
+      let least = style.tick * (cells.texts == nil ? 1.2 : 4)
+      return (left + columns * least, left + columns * CellsFigure.widest(cells) + 4)
     case .bars(let bars):
       let groups = Double(bars.x.labels.count)
       return (Swift.max(style.inner * 0.3, groups * style.tick * 1.2 + 40), .infinity)
@@ -24,13 +25,12 @@ extension Picture.Drawing {
 
   /// The drawing laid out for a width.
   func figure(
-    _ style: SVGStyle, width: Double, scale: ColourScale?, styles: SeriesStyles,
+    _ style: SVGStyle, width: Double, cellStyle: CellStyle, styles: SeriesStyles,
     panel: Picture.Panel
   ) -> any PanelFigure {
     switch self {
-    case .cells(let cells) where !cells.values.isEmpty && scale != nil:
-      let scale = scale ?? ColourScale(low: 0, high: 1, isSigned: false, unit: "")
-      return CellsFigure(cells, scale: scale, style: style, width: width)
+    case .cells(let cells) where !cells.values.isEmpty:
+      return CellsFigure(cells, cellStyle, style: style, width: width)
     case .bars(let bars) where !bars.x.labels.isEmpty && !bars.series.isEmpty:
       return BarsFigure(bars, style: style, width: width, styles: styles, panel: panel)
     case .curves(let curves) where !curves.x.labels.isEmpty && !curves.series.isEmpty:

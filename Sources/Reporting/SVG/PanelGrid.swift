@@ -19,19 +19,19 @@ struct PanelGrid {
 
   /// Panels laid out for a width.
   init(
-    _ picture: Picture, _ panels: [Picture.Panel], styles: SeriesStyles, style: SVGStyle
+    _ view: Picture.View, _ layout: Picture.Layout, styles: SeriesStyles, style: SVGStyle
   ) {
     self.style = style
-    if case .thumbnails(let columns) = picture.layout, let scale = picture.scale,
-      let maps = Self.maps(panels)
-    {
+    let panels = view.panels
+    let cellStyle = CellStyle(view.scale, panels)
+    if case .thumbnails(let columns) = layout, let maps = Self.maps(panels) {
       titleSize = 9
-      (places, height) = Self.thumbnails(panels, maps, scale, columns: columns, style)
+      (places, height) = Self.thumbnails(panels, maps, cellStyle, columns: columns, style)
       note =
         "in each: \(maps[0].y.title) from top to bottom, \(maps[0].x.title) from left to right"
     } else {
       titleSize = style.label
-      (places, height) = Self.rows(picture, Self.banded(panels, style), styles, style)
+      (places, height) = Self.rows(Self.banded(panels, cellStyle, style), cellStyle, styles, style)
       note = ""
     }
   }
@@ -78,12 +78,12 @@ struct PanelGrid {
 
   /// Heat maps with text in their cells, in bands that are narrow enough to be read.
   private static func banded(
-    _ panels: [Picture.Panel], _ style: SVGStyle
+    _ panels: [Picture.Panel], _ cellStyle: CellStyle, _ style: SVGStyle
   ) -> [Picture.Panel] {
     panels.flatMap { panel -> [Picture.Panel] in
       guard case .cells(let cells) = panel.drawing, cells.texts != nil, !cells.values.isEmpty
       else { return [panel] }
-      return cells.bands(style).enumerated().map { number, band in
+      return cells.bands(style, isMany: cellStyle.isMany).enumerated().map { number, band in
         Picture.Panel(
           number == 0 ? panel.title : "", model: number == 0 ? panel.model : nil, .cells(band))
       }
@@ -92,7 +92,7 @@ struct PanelGrid {
 
   /// As many panels beside each other as can be read, the rows equally full.
   private static func rows(
-    _ picture: Picture, _ panels: [Picture.Panel], _ styles: SeriesStyles, _ style: SVGStyle
+    _ panels: [Picture.Panel], _ cellStyle: CellStyle, _ styles: SeriesStyles, _ style: SVGStyle
   ) -> ([Place], Double) {
     let widths = panels.map { $0.drawing.widths(style) }
     let least = Swift.min(style.inner, widths.map(\.least).max() ?? style.inner)
@@ -108,7 +108,7 @@ struct PanelGrid {
       for index in start..<Swift.min(panels.count, start + columns) {
         let panel = panels[index]
         let figure = panel.drawing.figure(
-          style, width: width, scale: picture.scale, styles: styles, panel: panel)
+          style, width: width, cellStyle: cellStyle, styles: styles, panel: panel)
         let place = place(
           panel, figure, x: Double(index - start) * (width + style.gap), y: y, width: width,
           size: style.label)
@@ -132,7 +132,7 @@ struct PanelGrid {
   }
 
   private static func thumbnails(
-    _ panels: [Picture.Panel], _ maps: [Picture.Cells], _ scale: ColourScale, columns: Int,
+    _ panels: [Picture.Panel], _ maps: [Picture.Cells], _ cellStyle: CellStyle, columns: Int,
     _ style: SVGStyle
   ) -> ([Place], Double) {
     let gap = 6.0
@@ -140,17 +140,15 @@ struct PanelGrid {
       Swift.min(150, (style.inner - Double(columns - 1) * gap) / Double(columns))
     }
     // A row that would be too crowded is broken into equal parts.
-    var count = Swift.max(1, columns)
-    for parts in 1... where width(count) < 44 && count > 1 {
-      count = (columns + parts - 1) / parts
-    }
+    let parts = (1...Swift.max(1, columns)).first { width((columns + $0 - 1) / $0) >= 44 }
+    let count = Swift.max(1, (columns + (parts ?? 1) - 1) / (parts ?? 1))
     let side = width(count)
     var (places, y) = ([Place](), 0.0)
     for start in stride(from: 0, to: panels.count, by: count) {
       var tallest = 0.0
       for index in start..<Swift.min(panels.count, start + count) {
         let figure = CellsFigure(
-          maps[index], scale: scale, style: style, width: side, isThumbnail: true)
+          maps[index], cellStyle, style: style, width: side, isThumbnail: true)
         let place = place(
           panels[index], figure, x: Double(index - start) * (side + gap), y: y, width: side,
           size: 9)

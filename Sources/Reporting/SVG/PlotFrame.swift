@@ -71,7 +71,8 @@ struct PlotFrame {
   /// Where a number lies along x; nil where it has no place.
   func horizontal(_ value: Double) -> Double? {
     switch x {
-    case .places: value.isFinite ? left + (Swift.min(1e6, Swift.max(-1, value)) + 0.5) * spacing : nil
+    case .places:
+      value.isFinite ? left + (Swift.min(1e6, Swift.max(-1, value)) + 0.5) * spacing : nil
     case .values(let axis): axis.place(value).map { left + $0 * plotWidth }
     }
   }
@@ -106,7 +107,9 @@ struct PlotFrame {
     svg.rule((left, top), (left, bottom), ink: SVGStyle.axis)
     let zero = y.isLogarithmic || y.low > 0 || y.high < 0 ? bottom : vertical(0) ?? bottom
     svg.rule((left, zero), (left + plotWidth, zero), ink: SVGStyle.axis)
-    if zero < bottom - 0.5 { svg.rule((left, bottom), (left + plotWidth, bottom), ink: SVGStyle.grid) }
+    if zero < bottom - 0.5 {
+      svg.rule((left, bottom), (left + plotWidth, bottom), ink: SVGStyle.grid)
+    }
   }
 
   /// Ticks along x, of which those are written that do not touch the one before.

@@ -20,7 +20,7 @@ package struct ValueAxis {
     covering values: [Double], count: Int, hasZero: Bool = false, isLogarithmic: Bool = false
   ) {
     let usable = values.filter { $0.isFinite && (!isLogarithmic || $0 > 0) }
-      .map { Swift.min(1e300, Swift.max(-1e300, $0)) }
+      .map { Swift.min(1e300, Swift.max(isLogarithmic ? 1e-300 : -1e300, $0)) }
     let range = (low: usable.min() ?? (isLogarithmic ? 1 : 0), high: usable.max() ?? 1)
     self.isLogarithmic = isLogarithmic
     (low, high) =
@@ -81,7 +81,7 @@ package struct ValueAxis {
 
   private static func widenedByFactor(_ low: Double, _ high: Double) -> (Double, Double) {
     let factor = high > low * 1.000_001 ? pow(high / low, 0.04) : 2
-    return (Swift.max(1e-320, low / factor), Swift.min(1e305, high * factor))
+    return (low / factor, high * factor)
   }
 
   /// The least of 1, 2, 5, 10, … × a power of ten that is at least `step`.
