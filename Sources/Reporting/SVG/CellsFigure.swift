@@ -50,7 +50,7 @@ struct CellsFigure: PanelFigure {
       cell = (Self.rounded(side), Self.rounded(side))
     } else {
       let wide = Swift.min(room / columns, most)
-      let high = cells.texts == nil ? Swift.max(12, wide) : style.tick + 8
+      let high = cells.texts == nil ? Swift.max(12, wide, 88 / rows) : style.tick + 8
       let limit = cells.texts == nil ? tallest : .infinity
       cell = (Self.rounded(wide), Self.rounded(Swift.min(22, high, limit)))
     }
@@ -74,8 +74,7 @@ struct CellsFigure: PanelFigure {
   /// The width of the rows' labels.
   static func left(_ cells: Picture.Cells, _ style: SVGStyle) -> Double {
     let widest = cells.y.labels.map { TextFit.width(rowText($0), style.tick) }.max() ?? 0
-    return Swift.max(widest, TextFit.width(TextFit.cut(cells.y.title, characters: 12), style.tick))
-      + 8
+    return widest + 8
   }
 
   private static func rowText(_ label: String) -> String { TextFit.cut(label, characters: 14) }
@@ -109,9 +108,8 @@ struct CellsFigure: PanelFigure {
   }
 
   private func drawLabels(into svg: inout SVGWriter) {
-    svg.line(
-      TextFit.cut(cells.y.title, characters: 12), x: left - 5, y: style.tick, size: style.tick,
-      anchor: .end, ink: SVGStyle.faint)
+    let rowTitle = TextFit.cut(cells.y.title, to: width, style.tick)
+    svg.line(rowTitle, x: 0, y: style.tick, size: style.tick, ink: SVGStyle.faint)
     let step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].first {
       cell.height * Double($0) >= style.tick * 1.1
     }

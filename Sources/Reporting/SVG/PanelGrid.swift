@@ -2,16 +2,13 @@
 struct PanelGrid {
   /// A panel laid out, and where it stands.
   private struct Place {
-    let title: String
-    let whole: String
+    let heading: Heading
     let figure: any PanelFigure
-    let x, y, titleHeight, width: Double
+    let x, y, headingHeight: Double
   }
 
   private let places: [Place]
   private let style: SVGStyle
-  /// The size of panels' titles.
-  private let titleSize: Double
   /// What is said below all panels; empty for nothing.
   private let note: String
   /// The height of everything.
@@ -25,12 +22,10 @@ struct PanelGrid {
     let panels = view.panels
     let cellStyle = CellStyle(view.scale, panels)
     if case .thumbnails(let columns) = layout, let maps = Self.maps(panels) {
-      titleSize = 9
       (places, height) = Self.thumbnails(panels, maps, cellStyle, columns: columns, style)
       note =
         "in each: \(maps[0].y.title) from top to bottom, \(maps[0].x.title) from left to right"
     } else {
-      titleSize = style.label
       (places, height) = Self.rows(Self.banded(panels, cellStyle, style), cellStyle, styles, style)
       note = ""
     }
@@ -41,37 +36,39 @@ struct PanelGrid {
     for place in places {
       svg.open(
         "g", ["transform": "translate(\(SVGWriter.number(place.x)) \(SVGWriter.number(place.y)))"])
-      svg.line(
-        place.title, x: 0, y: titleSize, size: titleSize, isBold: true,
-        title: place.title == place.whole ? nil : place.whole)
-      if place.titleHeight > 0 {
-        svg.open("g", ["transform": "translate(0 \(SVGWriter.number(place.titleHeight)))"])
-        place.figure.draw(into: &svg)
-        svg.close("g")
-      } else {
-        place.figure.draw(into: &svg)
-      }
+      place.heading.draw(into: &svg)
+      svg.open("g", ["transform": "translate(0 \(SVGWriter.number(place.headingHeight)))"])
+      place.figure.draw(into: &svg)
+      svg.close("g")
       svg.close("g")
     }
     svg.line(note, x: 0, y: height - 5, size: style.tick, ink: SVGStyle.faint)
   }
 
   /// What stands above a panel: its title, and its model where the title does not say it.
-  private static func title(_ panel: Picture.Panel) -> String {
-    guard let model = panel.model, !panel.title.contains(model) else { return panel.title }
-    return panel.title.isEmpty ? model : "\(panel.title) · \(model)"
-  }
+  private struct Heading {
+    private let whole: String
+    private let lines: [String]
+    private let size: Double
 
-  private static func place(
-    _ panel: Picture.Panel, _ figure: any PanelFigure, x: Double, y: Double, width: Double,
-    size: Double
-  ) -> Place {
-    let whole = title(panel)
-    // Bold text is wider than the widths say.
-    let short = TextFit.cut(whole, to: width / 1.12, size)
-    return Place(
-      title: short, whole: whole, figure: figure, x: x, y: y,
-      titleHeight: whole.isEmpty ? 0 : SVGStyle.lead(size) + 2, width: width)
+    init(_ panel: Picture.Panel, width: Double, size: Double, lines most: Int) {
+      let title = panel.title
+      let model = panel.model.flatMap { title.contains($0) ? nil : $0 }
+      whole = [title, model ?? ""].filter { !$0.isEmpty }.joined(separator: " · ")
+      // Bold text is wider than the widths say.
+      lines = TextFit.wrapped(whole, to: width / 1.12, size, lines: most)
+      self.size = size
+    }
+
+    var height: Double { lines.isEmpty ? 0 : Double(lines.count) * SVGStyle.lead(size) + 2 }
+
+    func draw(into svg: inout SVGWriter) {
+      for (number, line) in lines.enumerated() {
+        svg.line(
+          line, x: 0, y: size + Double(number) * SVGStyle.lead(size), size: size, isBold: true,
+          title: line.hasSuffix("…") ? whole : nil)
+      }
+    }
   }
 
   // MARK: rows
@@ -104,18 +101,20 @@ struct PanelGrid {
     let width = Swift.min(share, Swift.max(most, columns == 1 ? share : 90))
     var (places, y) = ([Place](), 0.0)
     for start in stride(from: 0, to: panels.count, by: columns) {
+      let row = panels[start..<Swift.min(panels.count, start + columns)]
+      let headings = row.map { Heading($0, width: width, size: style.label, lines: 3) }
+      let headingHeight = headings.map(\.height).max() ?? 0
       var tallest = 0.0
-      for index in start..<Swift.min(panels.count, start + columns) {
-        let panel = panels[index]
+      for (column, panel) in row.enumerated() {
         let figure = panel.drawing.figure(
           style, width: width, cellStyle: cellStyle, styles: styles, panel: panel)
-        let place = place(
-          panel, figure, x: Double(index - start) * (width + style.gap), y: y, width: width,
-          size: style.label)
-        tallest = Swift.max(tallest, figure.height + place.titleHeight)
-        places.append(place)
+        places.append(
+          Place(
+            heading: headings[column], figure: figure,
+            x: Double(column) * (width + style.gap), y: y, headingHeight: headingHeight))
+        tallest = Swift.max(tallest, figure.height)
       }
-      y += tallest + 8
+      y += headingHeight + tallest + 8
     }
     return (places, y)
   }
@@ -147,13 +146,14 @@ struct PanelGrid {
     for start in stride(from: 0, to: panels.count, by: count) {
       var tallest = 0.0
       for index in start..<Swift.min(panels.count, start + count) {
+        let heading = Heading(panels[index], width: side, size: 9, lines: 1)
         let figure = CellsFigure(
           maps[index], cellStyle, style: style, width: side, isThumbnail: true)
-        let place = place(
-          panels[index], figure, x: Double(index - start) * (side + gap), y: y, width: side,
-          size: 9)
-        tallest = Swift.max(tallest, figure.height + place.titleHeight)
-        places.append(place)
+        places.append(
+          Place(
+            heading: heading, figure: figure, x: Double(index - start) * (side + gap), y: y,
+            headingHeight: heading.height))
+        tallest = Swift.max(tallest, heading.height + figure.height)
       }
       y += tallest + 6
     }
