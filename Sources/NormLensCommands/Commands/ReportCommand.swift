@@ -13,7 +13,8 @@ struct ReportCommand: ParsableCommand {
 
   @Argument(help: "Result files.", completion: .file()) var files: [String]
   @Option(name: .shortAndLong, help: "The page to write.", completion: .file()) var output: String
-  @Option(help: "The page's heading; without it the title of the only result, or 'NormLens report'.")
+  @Option(
+    help: "The page's heading; without it the title of the only result, or 'NormLens report'.")
   var title: String?
   @Flag(help: "Do not print where the page went.") var quiet = false
 

@@ -158,13 +158,13 @@ struct PageData {
       where largest > bytesLeft {
         var picture = pictures[place]
         let size = texts[place].utf8.count
-        picture.scale = nil
         picture.views = [
           Picture.View(
             choice: "all",
             panels: [
               Picture.Panel(
-                "", .note("left out of this page: \(bytes(size)) of numbers; normlens plot draws it")
+                "",
+                .note("left out of this page: \(bytes(size)) of numbers; normlens plot draws it")
               )
             ])
         ]
@@ -187,24 +187,22 @@ struct PageData {
     if case .thumbnails(let columns) = picture.layout {
       fields.append(("columns", .integer(columns)))
     }
-    if let scale = picture.scale {
-      fields.append(
-        (
-          "scale",
-          .object([
-            ("low", .number(scale.low)), ("high", .number(scale.high)),
-            ("signed", .bool(scale.isSigned)), ("unit", .string(scale.unit)),
-            ("clipped", .bool(scale.isClipped)),
-          ])
-        ))
-    }
     let views = picture.views.map { view in
       PageJSON.object([
         ("choice", .string(view.choice)), ("prompt", .optional(view.prompt)),
+        ("scale", view.scale.map(Self.scale) ?? .null),
         ("panels", .array(view.panels.map { panel in json(of: panel) })),
       ])
     }
     return .object(fields + [("views", .array(views))])
+  }
+
+  private static func scale(_ scale: ColourScale) -> PageJSON {
+    .object([
+      ("low", .number(scale.low)), ("high", .number(scale.high)),
+      ("signed", .bool(scale.isSigned)), ("unit", .string(scale.unit)),
+      ("clipped", .bool(scale.isClipped)),
+    ])
   }
 
   private mutating func json(of panel: Picture.Panel) -> PageJSON {

@@ -72,7 +72,8 @@ indirect enum PageJSON {
       case "\"": text += "\\\""
       case "\\": text += "\\\\"
       case "\n": text += "\\n"
-      case "<", "\u{2028}", "\u{2029}", _ where scalar.value < 32 || scalar.value == 127:
+      case "<", "\u{2028}", "\u{2029}",
+        _ where scalar.value < 32 || scalar.value == 127:
         text += String(format: "\\u%04x", Int(scalar.value))
       default: text.unicodeScalars.append(scalar)
       }

@@ -54,6 +54,8 @@ function drawThumbnails(box, panels, options, memory) {
     button.append("span").text(panel.title);
   });
 
+  drawColourBar(thumbs.append("div").attr("class", "legend").node(), options.scale);
+
   function focus(p) {
     memory.focus = nameOf(all[p]);
     thumbs.selectAll(".thumb").attr("aria-pressed", (_, i) => i === p);

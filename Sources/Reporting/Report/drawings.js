@@ -120,16 +120,18 @@ function drawCells(box, panel, options) {
   const colour = colouring(options.scale);
   const words = panel.texts;
 
-  const left = 22 + Math.min(120, d3.max(y.labels, textWidth));
+  let left = 22 + Math.min(120, d3.max(y.labels, textWidth));
   const longest = Math.min(84, d3.max(x.labels, textWidth));
   let cellWidth = words
-    ? clamp(d3.max(words, textWidth) + 8, 34, 84)
-    : clamp((options.share - left - 12) / columns, columns > 60 ? 1 : columns > 24 ? 9 : 13,
+    ? clamp((options.share - left - 12) / columns, 42, Math.max(42, d3.max(words, textWidth) + 14))
+    : clamp((options.share - left - 12) / columns, columns > 60 ? 1 : columns > 24 ? 9 : 11,
       options.cellMost ?? 30);
   if (columns * cellWidth < 24) cellWidth = 24 / columns;
   let cellHeight = words ? 20 : rows <= 16 ? 20 : rows <= 40 ? 13 : Math.max(1, 420 / rows);
   if (options.square) cellHeight = cellWidth;
   const isTurned = longest > cellWidth - 4;
+  // A turned label reaches to the left of its cell.
+  if (isTurned) left = Math.max(left, Math.min(84, textWidth(x.labels[0])) * 0.71 - cellWidth / 2 + 8);
   const bottom = 22 + (isTurned ? longest * 0.71 + 10 : 16);
   const [plotWidth, plotHeight] = [columns * cellWidth, rows * cellHeight];
   const right = isTurned ? 10 : 6;
@@ -299,7 +301,7 @@ function drawLegend(svg, names, left, width) {
  */
 function chartFrame(box, options, { names, yTitle, xTitle, xLabels }) {
   const { width } = options;
-  const head = 18;
+  const head = 24;
   const left = 52;
   const svg = newDrawing(box, width, 10);
   const legend = drawLegend(svg, names, left, width - left - 8);

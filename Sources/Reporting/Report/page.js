@@ -48,6 +48,7 @@ const modelChoice = (name) => `model:${name}`;
 
 function addFigure(parent, source, picture, difference, id) {
   const article = make(parent, "article", { class: "figure", id, tabindex: -1 });
+  article.dataset.source = source.name;
   make(article, "h4", { dir: "auto" }, picture.title);
   const bar = make(article, "div", { class: "bar" });
   const facts = make(article, "ul", { class: "facts" });
@@ -135,13 +136,15 @@ function addFigure(parent, source, picture, difference, id) {
     Object.assign(state, { width, isDrawn: true });
     article.dataset.model = state.model;
     article.dataset.view = viewOf(now).choice;
+    article.dataset.name = now.name;
     article.dataset.drawn = "";
     const lines = [...now.facts];
-    if (isDifference && now.scale) {
-      const end = withUnit(shown(now.scale.high), unitOf(now.scale));
-      lines.unshift(`Differences on a scale of their own: ±${end}.`);
-    }
     const view = viewOf(now);
+    const { scale } = view;
+    if (isDifference && scale) {
+      lines.unshift("differences on a scale of their own: "
+        + `${scale.signed ? "±" : "up to "}${withUnit(shown(scale.high), unitOf(scale))}`);
+    }
     facts.replaceChildren(...lines.map((line) => {
       const item = document.createElement("li");
       item.dir = "auto";
@@ -154,13 +157,13 @@ function addFigure(parent, source, picture, difference, id) {
     const cells = panels.filter((panel) => panel.kind === "cells");
     if (now.columns && cells.length > 1 && cells.length === panels.length) {
       drawThumbnails(drawing, panels, {
-        scale: now.scale, width, columns: now.columns, label: now.title,
+        scale, width, columns: now.columns, label: now.title,
       }, memory);
     } else {
-      drawRow(panels, now, width);
-    }
-    if (now.scale && cells.length > 0) {
-      drawColourBar(make(drawing, "div", { class: "legend" }), now.scale);
+      drawRow(panels, now, scale, width);
+      if (scale && cells.length > 0) {
+        drawColourBar(make(drawing, "div", { class: "legend" }), scale);
+      }
     }
     if (!numbersBox.hidden) drawNumbers();
     if (!document.documentElement.dataset.firstPicture) {
@@ -168,7 +171,7 @@ function addFigure(parent, source, picture, difference, id) {
     }
   }
 
-  function drawRow(panels, now, width) {
+  function drawRow(panels, now, scale, width) {
     const row = make(drawing, "div", { class: "panels" });
     const facets = Math.min(panels.length, width > 860 ? 3 : width > 560 ? 2 : 1);
     // One colour for one series in all panels and for all models, whatever is shown.
@@ -187,7 +190,7 @@ function addFigure(parent, source, picture, difference, id) {
       const share = Math.floor((width - (facets - 1) * 20) / facets);
       const chartWidth = panels.length === 1 ? Math.min(width, 760) : Math.max(240, share);
       drawPanel(holder, panel, {
-        scale: now.scale, share, width: panel.kind === "cells" ? width : Math.min(width, chartWidth),
+        scale, share, width: panel.kind === "cells" ? width : Math.min(width, chartWidth),
         height: panels.length > 3 ? 160 : 220, keys,
         label: [now.title, words].filter(Boolean).join(", "),
       });
