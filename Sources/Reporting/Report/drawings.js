@@ -120,19 +120,28 @@ function drawCells(box, panel, options) {
   const colour = colouring(options.scale);
   const words = panel.texts;
 
-  let left = 22 + Math.min(120, d3.max(y.labels, textWidth));
   const longest = Math.min(84, d3.max(x.labels, textWidth));
-  let cellWidth = words
-    ? clamp((options.share - left - 12) / columns, 42, Math.max(42, d3.max(words, textWidth) + 14))
-    : clamp((options.share - left - 12) / columns, columns > 60 ? 1 : columns > 24 ? 9 : 11,
-      options.cellMost ?? 30);
-  if (columns * cellWidth < 24) cellWidth = 24 / columns;
+  const firstLabel = Math.min(84, textWidth(x.labels[0]));
+  let left = 22 + Math.min(120, d3.max(y.labels, textWidth));
+  const widthBeside = (edge) => {
+    const room = (options.share - edge - 12) / columns;
+    const width = words ? clamp(room, 42, Math.max(42, d3.max(words, textWidth) + 14))
+      : clamp(room, columns > 60 ? 1 : columns > 24 ? 9 : 11, options.cellMost ?? 30);
+    return Math.max(width, 24 / columns);
+  };
+  let cellWidth = widthBeside(left);
+  const isTurned = longest > cellWidth - 4;
+  if (isTurned) {
+    // A turned label reaches to the left of its cell.
+    left = Math.max(left, firstLabel * 0.71 - cellWidth / 2 + 10);
+    cellWidth = widthBeside(left);
+  }
   let cellHeight = words ? 20 : rows <= 16 ? 20 : rows <= 40 ? 13 : Math.max(1, 420 / rows);
   if (options.square) cellHeight = cellWidth;
-  const isTurned = longest > cellWidth - 4;
-  // A turned label reaches to the left of its cell.
-  if (isTurned) left = Math.max(left, Math.min(84, textWidth(x.labels[0])) * 0.71 - cellWidth / 2 + 8);
-  const bottom = 22 + (isTurned ? longest * 0.71 + 10 : 16);
+  // The axis' title stands in the middle, where the first label does not reach.
+  const others = isTurned ? Math.min(84, d3.max([0, ...x.labels.slice(1).map(textWidth)])) : 0;
+  const titlePlace = isTurned ? others * 0.71 + 30 : 32;
+  const bottom = Math.max(titlePlace + 6, isTurned ? firstLabel * 0.71 + 18 : 0);
   const [plotWidth, plotHeight] = [columns * cellWidth, rows * cellHeight];
   const right = isTurned ? 10 : 6;
   const svg = newDrawing(box, left + plotWidth + right, 4 + plotHeight + bottom);
@@ -187,7 +196,7 @@ function drawCells(box, panel, options) {
       .attr("y", plotHeight + 14);
   }
   plot.append("text").attr("class", "soft").attr("text-anchor", "middle")
-    .attr("x", plotWidth / 2).attr("y", plotHeight + bottom - 6).text(x.title);
+    .attr("x", plotWidth / 2 + (isTurned ? 12 : 0)).attr("y", plotHeight + titlePlace).text(x.title);
   svg.append("text").attr("class", "soft").attr("text-anchor", "middle")
     .attr("transform", `translate(10,${4 + plotHeight / 2}) rotate(-90)`)
     .text(textWidth(y.title) > plotHeight + 20 ? "" : y.title);
@@ -334,6 +343,13 @@ function drawYAxis(plot, y, plotWidth, ticks = 5) {
   axis.tickFormat((value) => shown(value));
   plot.append("g").attr("class", "axis").call(axis).selectAll("line").clone()
     .attr("class", "grid").attr("x1", 0).attr("x2", plotWidth);
+  plot.selectAll(".domain").remove();
+}
+
+/** The lines at the left and under a plot. */
+function drawFrame(plot, { plotWidth, plotHeight }) {
+  plot.selectAll(".domain").remove();
+  plot.append("path").attr("class", "frame").attr("d", `M0.5,0V${plotHeight + 0.5}H${plotWidth}`);
 }
 
 /** Words under the plot, as many as have room. */
@@ -410,6 +426,7 @@ function drawBars(box, panel, options) {
       }
     });
   });
+  plot.append("path").attr("class", "frame").attr("d", `M0.5,0V${plotHeight}`);
   plot.append("line").attr("class", "zero").attr("x2", plotWidth).attr("y1", y(0)).attr("y2", y(0));
   const centre = (i) => bands(i) + bands.bandwidth() / 2;
   drawXLabels(plot, x.labels, centre, frame);
@@ -465,10 +482,9 @@ function drawCurves(box, panel, options) {
       .call(d3.axisBottom(across).ticks(Math.min(8, plotWidth / 60)).tickSizeOuter(0)
         .tickFormat((v) => shown(v)));
   } else {
-    plot.append("line").attr("class", "frame").attr("x2", plotWidth).attr("y1", plotHeight)
-      .attr("y2", plotHeight);
     drawXLabels(plot, x.labels, (i) => across(positions[i]), frame);
   }
+  drawFrame(plot, frame);
   if (panel.reference !== null) {
     plot.append("line").attr("class", "reference").attr("x2", plotWidth)
       .attr("y1", y(panel.reference)).attr("y2", y(panel.reference));
@@ -573,19 +589,18 @@ function drawPoints(box, panel, options) {
   drawYAxis(plot, y, plotWidth);
   if (panel.strips) {
     drawXLabels(plot, panel.strips, (i) => x(i), frame);
-    plot.append("line").attr("class", "frame").attr("x2", plotWidth).attr("y1", plotHeight)
-      .attr("y2", plotHeight);
   } else {
     plot.append("g").attr("class", "axis").attr("transform", `translate(0,${plotHeight})`)
       .call(d3.axisBottom(x).ticks(Math.max(2, Math.min(8, plotWidth / 60))).tickSizeOuter(0)
         .tickFormat((v) => shown(v)))
       .selectAll(".tick line").clone().attr("class", "grid").attr("y1", -plotHeight).attr("y2", 0);
   }
+  drawFrame(plot, frame);
   for (const [scale, length, isX] of [[x, plotHeight, true], [y, plotWidth, false]]) {
     const [low, high] = scale.domain();
     if (low < 0 && high > 0 && !(isX && panel.strips)) {
-      const at = scale(0);
-      plot.append("path").attr("class", "zero")
+      const at = Math.round(scale(0)) + 0.5;
+      plot.append("path").attr("class", "frame")
         .attr("d", isX ? `M${at},0V${length}` : `M0,${at}H${length}`);
     }
   }

@@ -173,7 +173,9 @@ function addFigure(parent, source, picture, difference, id) {
 
   function drawRow(panels, now, scale, width) {
     const row = make(drawing, "div", { class: "panels" });
-    const facets = Math.min(panels.length, width > 860 ? 3 : width > 560 ? 2 : 1);
+    // Words in cells need room: such a map has a row of its own.
+    const hasWords = panels.some((panel) => panel.texts);
+    const facets = hasWords ? 1 : Math.min(panels.length, width > 860 ? 3 : width > 560 ? 2 : 1);
     // One colour for one series in all panels and for all models, whatever is shown.
     const keys = [];
     for (const panel of now.views.flatMap((view) => view.panels)) {
@@ -327,6 +329,11 @@ function addSummary(parent) {
   }
 
   make(section, "h3", {}, page.sources.length === 1 ? "Result" : "Results");
+  // What all results have in common is said once.
+  const known = page.sources.filter(({ facts }) => facts.length > 0);
+  const shared = new Map((known[0]?.facts ?? []).filter(([name, value]) =>
+    known.length > 1 && known.every(({ facts }) => facts.some(([n, v]) => n === name && v === value))));
+  addFacts(section, [...shared], "settings");
   for (const source of page.sources) {
     const box = make(section, "div", { class: "result" });
     make(make(box, "p", { class: "of", dir: "auto" }), "a", { href: `#${source.id}` }, source.name);
@@ -335,18 +342,22 @@ function addSummary(parent) {
       const code = make(line, "code", { dir: "auto" }, command);
       copyButton(line, code);
     }
-    const words = source.facts.map(([name, value]) => [name.replaceAll("_", " "), value]);
-    if (source.sha256) words.push(["SHA-256 of the file", source.sha256]);
-    if (words.length === 0 && source.commands.length === 0) {
+    const own = source.facts.filter(([name]) => !shared.has(name));
+    addFacts(box, [...own, ...(source.sha256 ? [["SHA-256", source.sha256]] : [])]);
+    if (source.facts.length === 0 && source.commands.length === 0) {
       make(box, "p", { class: "note" }, "The file does not say where its numbers come from.");
     }
-    const list = make(box, "dl");
-    for (const [name, value] of words) {
-      const pair = make(list, "div");
-      make(pair, "dt", {}, name);
-      make(pair, "dd", { dir: "auto" }, value);
-    }
-    if (words.length === 0) list.remove();
+  }
+}
+
+/** Names with their values on few lines. */
+function addFacts(parent, facts, kind) {
+  if (facts.length === 0) return;
+  const list = make(parent, "dl", { class: kind });
+  for (const [name, value] of facts) {
+    const pair = make(list, "div");
+    make(pair, "dt", {}, name.replaceAll("_", " "));
+    make(pair, "dd", { dir: "auto" }, value);
   }
 }
 
@@ -467,7 +478,8 @@ const observer = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
     if (!isIntersecting) continue;
     observer.unobserve(target);
-    figures.find(({ element }) => element === target)?.draw();
+    const figure = figures.find(({ element }) => element === target);
+    if (figure && !figure.isDrawn) figure.draw();
   }
 }, { rootMargin: "300px" });
 
@@ -479,6 +491,18 @@ const observer = new IntersectionObserver((entries) => {
   const entries = page.sources.map((source) => ({ source, contents: addSource(main, source) }));
   addContents(document.getElementById("contents"), entries);
   for (const { element } of figures) observer.observe(element);
+  // The first at once; the others when they come into view or when there is nothing else to do, so
+  // that a link within the page ends where it points.
+  figures[0]?.draw();
+  const whenIdle = window.requestIdleCallback ?? ((work) => setTimeout(work, 50));
+  const open = figures.slice(1);
+  const drawNext = () => {
+    const figure = open.shift();
+    if (!figure) return;
+    if (!figure.isDrawn && figure.element.checkVisibility()) figure.draw();
+    whenIdle(drawNext);
+  };
+  whenIdle(drawNext);
 
   let waiting = 0;
   addEventListener("resize", () => {
