@@ -92,22 +92,31 @@ function addFigure(parent, source, picture, difference, id) {
     node.addEventListener("click", action);
     return node;
   };
-  const toggle = button("Numbers", "Numbers of", () => {
-    numbersBox.hidden = !numbersBox.hidden;
-    toggle.setAttribute("aria-expanded", String(!numbersBox.hidden));
-    if (!numbersBox.hidden) drawNumbers();
-  });
-  toggle.setAttribute("aria-expanded", "false");
-  toggle.setAttribute("aria-controls", `${id}-numbers`);
+  // Tables are their own numbers, and what has none cannot be saved.
+  const kinds = new Set(picture.views.flatMap(({ panels }) => panels.map(({ kind }) => kind)));
+  const isDrawing = ["cells", "bars", "curves", "points"].some((kind) => kinds.has(kind));
+  if (isDrawing) {
+    const toggle = button("Numbers", "Numbers of", () => {
+      numbersBox.hidden = !numbersBox.hidden;
+      toggle.setAttribute("aria-expanded", String(!numbersBox.hidden));
+      if (!numbersBox.hidden) drawNumbers();
+    });
+    toggle.setAttribute("aria-expanded", "false");
+    toggle.setAttribute("aria-controls", numbersBox.id);
+  }
   const fileName = () => shownPicture().name.replace(/[^\w.-]+/g, "-");
-  button("CSV", "Download numbers as CSV of", () => {
-    const rows = shownPicture().views.flatMap((view) => rowsOf(view, view.panels, exact));
-    save(`${fileName()}.csv`, "text/csv;charset=utf-8", csvText(rows));
-  });
-  button("SVG", "Download as SVG", () => {
-    if (!state.isDrawn) draw();
-    save(`${fileName()}.svg`, "image/svg+xml", svgText(article, drawing, shownPicture()));
-  });
+  if (isDrawing || kinds.has("table")) {
+    button("CSV", "Download numbers as CSV", () => {
+      const rows = shownPicture().views.flatMap((view) => rowsOf(view, view.panels, exact));
+      save(`${fileName()}.csv`, "text/csv;charset=utf-8", csvText(rows));
+    });
+  }
+  if (isDrawing) {
+    button("SVG", "Download as SVG", () => {
+      if (!state.isDrawn) draw();
+      save(`${fileName()}.svg`, "image/svg+xml", svgText(article, drawing, shownPicture()));
+    });
+  }
 
   function drawNumbers() {
     numbersBox.replaceChildren();
@@ -207,9 +216,10 @@ function addFigure(parent, source, picture, difference, id) {
       if (state.isDrawn && drawing.clientWidth && drawing.clientWidth !== state.width) draw();
     },
     choose: (value) => {
-      if (!modelSwitch?.has(value)) return;
-      state.model = value;
-      modelSwitch.set(value);
+      if (!modelSwitch) return;
+      // A model that the picture does not have leaves it as it was made.
+      state.model = modelSwitch.has(value) ? value : "all";
+      modelSwitch.set(state.model);
       if (state.isDrawn) draw();
     },
   });
