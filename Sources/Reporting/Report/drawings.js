@@ -7,6 +7,26 @@ const textWidth = (text) => ruler.measureText(text).width;
 
 const clamp = (value, least, most) => Math.min(most, Math.max(least, value));
 
+/** Whether all labels of an axis are whole numbers, of which some may be left out. */
+const isCounted = (labels) => labels.length > 12 && labels.every((text) => /^\d+$/.test(text));
+
+/** Every how many-th label has room: of numbers 2, 5, 10, … */
+function thinned(labels, room, longest, isTurned) {
+  const least = Math.ceil((isTurned ? 12 : longest + 8) / room);
+  if (!isCounted(labels)) return Math.max(1, isTurned || least > 1 ? least : 1);
+  const power = 10 ** Math.floor(Math.log10(least));
+  return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= least);
+}
+
+/** Text in at most two lines of a width. */
+function inLines(text, width) {
+  if (textWidth(text) <= width) return text ? [text] : [];
+  const words = text.split(" ");
+  let first = words.shift();
+  while (words.length > 0 && textWidth(`${first} ${words[0]}`) <= width) first += ` ${words.shift()}`;
+  return [cut(first, width), ...(words.length > 0 ? [cut(words.join(" "), width)] : [])];
+}
+
 /** Text cut to a width; the tip has all of it. */
 function cut(text, width) {
   if (textWidth(text) <= width) return text;
@@ -130,7 +150,7 @@ function drawCells(box, panel, options) {
     return Math.max(width, 24 / columns);
   };
   let cellWidth = widthBeside(left);
-  const isTurned = longest > cellWidth - 4;
+  const isTurned = longest > cellWidth - 4 && !isCounted(x.labels);
   if (isTurned) {
     // A turned label reaches to the left of its cell.
     left = Math.max(left, firstLabel * 0.71 - cellWidth / 2 + 10);
@@ -184,7 +204,7 @@ function drawCells(box, panel, options) {
     .data(y.labels.map((text, i) => ({ text, i })).filter(({ i }) => i % everyRow === 0))
     .enter().append("text").attr("x", -5).attr("y", ({ i }) => (i + 0.5) * cellHeight + 3.5)
     .text(({ text }) => cut(text, 120));
-  const everyColumn = Math.ceil((isTurned ? 12 : longest + 6) / cellWidth);
+  const everyColumn = thinned(x.labels, cellWidth, longest, isTurned);
   const under = plot.append("g").selectAll("text")
     .data(x.labels.map((text, i) => ({ text, i })).filter(({ i }) => i % everyColumn === 0))
     .enter().append("text").text(({ text }) => cut(text, 84));
@@ -304,47 +324,85 @@ function drawLegend(svg, names, left, width) {
   return (line + 1) * 16 + 6;
 }
 
+/** Numbers along an axis as its step needs them. */
+function tickWords(scale, ticks) {
+  const format = scale.base ? (value) => shown(value) : scale.tickFormat(ticks);
+  return (value) => String(format(value)).replace("-", "−");
+}
+
+/** Where an axis has numbers. */
+function ticksOf(scale, ticks) {
+  if (!scale.base) return scale.ticks(ticks);
+  const [low, high] = scale.domain();
+  const decades = Math.log10(high / low);
+  // A logarithmic axis over little more than a decade has too few powers of ten to name.
+  if (decades < 1.5) return d3.scaleLinear().domain([low, high]).ticks(4).filter((v) => v > 0);
+  const kept = decades < 3 ? /^[125]/ : /^1/;
+  return scale.ticks(4).filter((v) => kept.test(v.toExponential(1)));
+}
+
 /**
- * The frame of a chart with a numeric y axis: its SVG, the plot's group and sizes. `xLabels` are
- * the words under the plot, if it has words there.
+ * The frame of a chart with a numeric y axis: its SVG, the plot's group and sizes. `y` is the scale
+ * without a range; `xLabels` are the words under the plot, if it has words there.
  */
-function chartFrame(box, options, { names, yTitle, xTitle, xLabels }) {
+function chartFrame(box, options, { names, y, yTitle, xTitle, xLabels }) {
   const { width } = options;
-  const head = 24;
-  const left = 52;
+  const left = 16 + d3.max([20, ...ticksOf(y, 5).map(tickWords(y, 5)).map(textWidth)]);
   const svg = newDrawing(box, width, 10);
   const legend = drawLegend(svg, names, left, width - left - 8);
   const longest = xLabels?.length ? Math.min(84, d3.max(xLabels, textWidth)) : 0;
   const plotWidth = width - left - 14;
-  const isTurned = xLabels ? longest + 6 > plotWidth / xLabels.length : false;
-  const bottom = (isTurned ? longest * 0.71 + 12 : 20) + (xTitle ? 18 : 4);
+  const isTurned = xLabels
+    ? longest + 6 > plotWidth / xLabels.length && !isCounted(xLabels) : false;
+  const [yLines, xLines] = [inLines(yTitle, width - 8), inLines(xTitle, width - 8)];
+  const labels = isTurned ? longest * 0.71 + 12 : 23;
   const plotHeight = options.height ?? 220;
-  const top = legend + head;
-  const height = top + plotHeight + bottom;
-  svg.attr("height", Math.ceil(height)).attr("viewBox", `0 0 ${Math.ceil(width)} ${Math.ceil(height)}`);
-  svg.append("text").attr("class", "soft").attr("x", 4).attr("y", legend + 11)
-    .text(cut(yTitle, width - 8));
-  svg.append("text").attr("class", "soft").attr("text-anchor", "middle")
-    .attr("x", left + plotWidth / 2).attr("y", height - 5).text(cut(xTitle, width - 8));
+  const top = legend + 11 + 14 * yLines.length;
+  const height = top + plotHeight + labels + 14 * xLines.length + 4;
+  svg.attr("height", Math.ceil(height))
+    .attr("viewBox", `0 0 ${Math.ceil(width)} ${Math.ceil(height)}`);
+  yLines.forEach((line, i) => {
+    svg.append("text").attr("class", "soft").attr("x", 4).attr("y", legend + 11 + 14 * i).text(line);
+  });
+  xLines.forEach((line, i) => {
+    // Centred under the plot where it fits there.
+    const isLong = textWidth(line) > plotWidth;
+    svg.append("text").attr("class", "soft").attr("text-anchor", isLong ? "end" : "middle")
+      .attr("x", isLong ? width - 4 : left + plotWidth / 2)
+      .attr("y", top + plotHeight + labels + 10 + 14 * i).text(line);
+  });
   const plot = svg.append("g").attr("transform", `translate(${left},${top})`);
-  return { svg, plot, left, top, plotWidth, plotHeight, isTurned };
+  return { svg, plot, left, top, plotWidth, plotHeight, isTurned, longest };
 }
 
-function drawYAxis(plot, y, plotWidth, ticks = 5) {
-  const axis = d3.axisLeft(y).ticks(ticks).tickSizeOuter(0).tickSize(4);
-  const isLog = Boolean(y.base);
-  // A logarithmic axis over less than a decade has no powers of ten to name.
-  if (isLog) {
-    const [low, high] = y.domain();
-    axis.tickValues(Math.log10(high / low) < 1.5 ? d3.scaleLinear().domain([low, high]).ticks(4)
-      .filter((v) => v > 0) : y.ticks(4).filter((v) => /^1e?/.test(v.toExponential(1))
-      || Math.log10(high / low) < 3 && /^[25]/.test(v.toExponential(1))));
-  }
-  axis.tickFormat((value) => shown(value));
+function drawYAxis(plot, y, plotWidth) {
+  const axis = d3.axisLeft(y).tickValues(ticksOf(y, 5)).tickFormat(tickWords(y, 5)).tickSizeOuter(0)
+    .tickSize(4);
   plot.append("g").attr("class", "axis").call(axis).selectAll("line").clone()
     .attr("class", "grid").attr("x1", 0).attr("x2", plotWidth);
   plot.selectAll(".domain").remove();
 }
+
+function xAxis(x, plotWidth) {
+  const ticks = Math.round(clamp(plotWidth / 60, 2, 8));
+  return d3.axisBottom(x).ticks(ticks).tickSizeOuter(0).tickFormat(tickWords(x, ticks));
+}
+
+/** The finite numbers along y of a panel's parts. */
+function heights(panel) {
+  if (panel.kind === "points") {
+    return panel.clouds.flatMap((cloud) => Array.from(numbers(cloud.y)).filter(Number.isFinite));
+  }
+  return panel.series.flatMap((series) => [series.values, series.low, series.high]
+    .flatMap((stored) => (stored ? Array.from(numbers(stored)) : [])))
+    .filter((v) => Number.isFinite(v) && (!panel.log || v > 0));
+}
+
+const hasHeights = (panel) => ["bars", "curves", "points"].includes(panel.kind);
+
+/** Whether two panels measure the same, so that their heights can be compared. */
+const areAlike = (a, b) => a.kind === b.kind && a.y === b.y && a.log === b.log
+  && (a.kind !== "points" || (a.x === b.x && Boolean(a.strips) === Boolean(b.strips)));
 
 /** The lines at the left and under a plot. */
 function drawFrame(plot, { plotWidth, plotHeight }) {
@@ -355,7 +413,7 @@ function drawFrame(plot, { plotWidth, plotHeight }) {
 /** Words under the plot, as many as have room. */
 function drawXLabels(plot, labels, centre, frame) {
   const room = frame.plotWidth / Math.max(1, labels.length);
-  const every = Math.max(1, Math.ceil((frame.isTurned ? 12 : 8) / room));
+  const every = thinned(labels, room, isCounted(labels) ? frame.longest : 0, frame.isTurned);
   const texts = plot.append("g").selectAll("text")
     .data(labels.map((text, i) => ({ text, i })).filter(({ i }) => i % every === 0))
     .enter().append("text").text(({ text }) => cut(text, 84));
@@ -363,19 +421,27 @@ function drawXLabels(plot, labels, centre, frame) {
     texts.attr("text-anchor", "end").attr("transform", ({ i }) =>
       `translate(${centre(i) + 3},${frame.plotHeight + 11}) rotate(-45)`);
   } else {
-    texts.attr("text-anchor", "middle").attr("x", ({ i }) => centre(i))
+    // The last one may not reach beyond the drawing.
+    const isBeyond = ({ text, i }) => centre(i) + textWidth(cut(text, 84)) / 2 > frame.plotWidth + 12;
+    texts.attr("text-anchor", (label) => (isBeyond(label) ? "end" : "middle"))
+      .attr("x", (label) => (isBeyond(label) ? frame.plotWidth + 12 : centre(label.i)))
       .attr("y", frame.plotHeight + 15);
   }
 }
 
-/** The colours of a panel's parts; a model has one colour in all panels of a picture. */
-function partColours(parts, options) {
-  const series = page.colours.series;
-  const keys = options.keys ?? parts.map(partKey);
-  return parts.map((part) => series[Math.max(0, keys.indexOf(partKey(part))) % series.length]);
+/** What sets series or clouds apart by colour: their names, or their models where names are alike. */
+function partKeys(panels) {
+  const lists = panels.map(partsOf).filter(Boolean);
+  const byName = lists.every((parts) => new Set(parts.map(({ name }) => name)).size === parts.length);
+  const keyOf = (part) => (byName ? part.name : `${part.name}\u0000${part.model ?? ""}`);
+  return { keyOf, keys: [...new Set(d3.merge(lists).map(keyOf))] };
 }
 
-const partKey = (part) => `${part.name}\u0000${part.model ?? ""}`;
+/** The colours of a panel's parts, the same for the same part in all panels of a picture. */
+function partColours(parts, { keyOf, keys }) {
+  const { series } = page.colours;
+  return parts.map((part) => series[keys.indexOf(keyOf(part)) % series.length]);
+}
 
 const partName = (part) => part.name || part.model || "";
 
@@ -391,18 +457,16 @@ function seriesLines(panel, place) {
 
 function drawBars(box, panel, options) {
   const x = axisOf(panel.x);
-  const colours = partColours(panel.series, options);
-  const all = panel.series.flatMap((series) => [
-    ...numbers(series.values), ...(series.low ? numbers(series.low) : []),
-    ...(series.high ? numbers(series.high) : []),
-  ]).filter(Number.isFinite);
-  if (all.length === 0) return drawNote(box, "no value: every bar is NaN");
+  const colours = partColours(panel.series, options.parts);
+  if (heights(panel).length === 0) return drawNote(box, "no value: every bar is NaN");
+  const all = d3.merge((options.alike ?? [panel]).map(heights));
+  const y = d3.scaleLinear().domain(d3.extent([0, ...all])).nice(5);
   const frame = chartFrame(box, options, {
     names: panel.series.map((s, i) => ({ name: partName(s), colour: colours[i] })),
-    yTitle: panel.y, xTitle: x.title, xLabels: x.labels,
+    y, yTitle: panel.y, xTitle: x.title, xLabels: x.labels,
   });
   const { svg, plot, plotWidth, plotHeight, left, top } = frame;
-  const y = d3.scaleLinear().domain(d3.extent([0, ...all])).nice(5).range([plotHeight, 0]);
+  y.range([plotHeight, 0]);
   const bands = d3.scaleBand().domain(d3.range(x.labels.length)).range([0, plotWidth])
     .paddingInner(x.labels.length > 80 ? 0 : 0.2).paddingOuter(0.1);
   const inner = d3.scaleBand().domain(d3.range(panel.series.length)).range([0, bands.bandwidth()]);
@@ -456,31 +520,30 @@ function drawCurves(box, panel, options) {
   const x = axisOf(panel.x);
   const count = x.labels.length;
   const positions = panel.positions ? Array.from(numbers(panel.positions)) : d3.range(count);
-  const colours = partColours(panel.series, options);
+  const colours = partColours(panel.series, options.parts);
   const inside = (v) => Number.isFinite(v) && (!panel.log || v > 0);
-  const all = panel.series.flatMap((series) => [
-    ...numbers(series.values), ...(series.low ? numbers(series.low) : []),
-    ...(series.high ? numbers(series.high) : []),
-  ]).filter(inside);
-  if (all.length === 0) return drawNote(box, "no value: every point of the curves is NaN");
+  if (heights(panel).length === 0) {
+    return drawNote(box, "no value: every point of the curves is NaN");
+  }
+  const all = d3.merge((options.alike ?? [panel]).map(heights));
   if (panel.reference !== null && inside(panel.reference)) all.push(panel.reference);
+  let [low, high] = d3.extent(all);
+  if (low === high) [low, high] = panel.log ? [low / 2, high * 2] : [low - 1, high + 1];
+  const y = panel.log ? d3.scaleLog().domain([low / 1.1, high * 1.1])
+    : d3.scaleLinear().domain([low, high]).nice(5);
   const frame = chartFrame(box, options, {
     names: panel.series.map((s, i) => ({ name: partName(s), colour: colours[i] })),
-    yTitle: panel.y + (panel.log ? " (logarithmic)" : ""), xTitle: x.title,
+    y, yTitle: panel.y + (panel.log ? " (logarithmic)" : ""), xTitle: x.title,
     xLabels: panel.positions ? null : x.labels,
   });
   const { svg, plot, plotWidth, plotHeight, left, top } = frame;
   const across = d3.scaleLinear().domain(d3.extent(positions))
     .range(count > 1 ? [8, plotWidth - 8] : [plotWidth / 2, plotWidth / 2]);
-  let [low, high] = d3.extent(all);
-  if (low === high) [low, high] = panel.log ? [low / 2, high * 2] : [low - 1, high + 1];
-  const y = (panel.log ? d3.scaleLog().domain([low / 1.1, high * 1.1])
-    : d3.scaleLinear().domain([low, high]).nice(5)).range([plotHeight, 0]);
+  y.range([plotHeight, 0]);
   drawYAxis(plot, y, plotWidth);
   if (panel.positions) {
     plot.append("g").attr("class", "axis").attr("transform", `translate(0,${plotHeight})`)
-      .call(d3.axisBottom(across).ticks(Math.min(8, plotWidth / 60)).tickSizeOuter(0)
-        .tickFormat((v) => shown(v)));
+      .call(xAxis(across, plotWidth));
   } else {
     drawXLabels(plot, x.labels, (i) => across(positions[i]), frame);
   }
@@ -541,14 +604,17 @@ function drawCurves(box, panel, options) {
 }
 
 function drawPoints(box, panel, options) {
-  const colours = partColours(panel.clouds, options);
+  const colours = partColours(panel.clouds, options.parts);
   const points = panel.clouds.flatMap((cloud, c) => {
     const [xs, ys] = [numbers(cloud.x), numbers(cloud.y)];
     return Array.from(xs, (x, i) => ({ x, y: ys[i], c, label: cloud.labels[i] ?? "" }))
       .filter(({ x, y }) => Number.isFinite(x) && Number.isFinite(y));
   });
   if (points.length === 0) return drawNote(box, "no value: every point is NaN");
-  let [xEnds, yEnds] = [d3.extent(points, (p) => p.x), d3.extent(points, (p) => p.y)];
+  const alike = options.alike ?? [panel];
+  const widths = alike.flatMap(({ clouds }) => clouds.flatMap(({ x }) => Array.from(numbers(x))))
+    .filter(Number.isFinite);
+  let [xEnds, yEnds] = [d3.extent(widths), d3.extent(d3.merge(alike.map(heights)))];
   const wide = ([low, high]) => (low === high ? [low - 0.5, high + 0.5] : [low, high]);
   if (panel.identity) xEnds = yEnds = d3.extent([...xEnds, ...yEnds]);
   const isSquare = panel.identity && !panel.strips;
@@ -564,16 +630,17 @@ function drawPoints(box, panel, options) {
     }
     size.height = Math.max(120, size.height);
   }
+  const y = d3.scaleLinear().domain(wide(yEnds));
+  if (panel.strips) y.nice(5);
   const frame = chartFrame(box, size, {
     names: panel.clouds.map((cloud, i) => ({ name: partName(cloud), colour: colours[i] })),
-    yTitle: panel.y, xTitle: panel.x, xLabels: panel.strips,
+    y, yTitle: panel.y, xTitle: panel.x, xLabels: panel.strips,
   });
   const { svg, plot, plotWidth, plotHeight, left, top } = frame;
   let x = d3.scaleLinear().domain(wide(xEnds)).range([8, plotWidth - 8]);
-  let y = d3.scaleLinear().domain(wide(yEnds)).range([plotHeight - 6, 6]);
+  y.range([plotHeight - 6, 6]);
   if (panel.strips) {
     x = d3.scaleLinear().domain([-0.5, panel.strips.length - 0.5]).range([0, plotWidth]);
-    y.nice(5);
   } else if (panel.equal) {
     // A unit is as long along x as along y: the looser axis gets the wider range.
     const spans = [[x, plotWidth - 16], [y, plotHeight - 12]].map(([scale, length]) => {
@@ -591,8 +658,7 @@ function drawPoints(box, panel, options) {
     drawXLabels(plot, panel.strips, (i) => x(i), frame);
   } else {
     plot.append("g").attr("class", "axis").attr("transform", `translate(0,${plotHeight})`)
-      .call(d3.axisBottom(x).ticks(Math.max(2, Math.min(8, plotWidth / 60))).tickSizeOuter(0)
-        .tickFormat((v) => shown(v)))
+      .call(xAxis(x, plotWidth))
       .selectAll(".tick line").clone().attr("class", "grid").attr("y1", -plotHeight).attr("y2", 0);
   }
   drawFrame(plot, frame);

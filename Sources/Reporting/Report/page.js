@@ -185,13 +185,9 @@ function addFigure(parent, source, picture, difference, id) {
     // Words in cells need room: such a map has a row of its own.
     const hasWords = panels.some((panel) => panel.texts);
     const facets = hasWords ? 1 : Math.min(panels.length, width > 860 ? 3 : width > 560 ? 2 : 1);
-    // One colour for one series in all panels and for all models, whatever is shown.
-    const keys = [];
-    for (const panel of now.views.flatMap((view) => view.panels)) {
-      for (const part of partsOf(panel) ?? []) {
-        if (!keys.includes(partKey(part))) keys.push(partKey(part));
-      }
-    }
+    // Colours and heights are those of all models, whichever are shown.
+    const whole = viewOf(now).panels;
+    const parts = partKeys(now.views.flatMap((view) => view.panels));
     for (const panel of panels) {
       const facet = make(row, "div", { class: `panel ${panel.kind}` });
       const words = [...new Set([panel.title, panel.model && !panel.title.includes(panel.model)
@@ -202,7 +198,8 @@ function addFigure(parent, source, picture, difference, id) {
       const chartWidth = panels.length === 1 ? Math.min(width, 760) : Math.max(240, share);
       drawPanel(holder, panel, {
         scale, share, width: panel.kind === "cells" ? width : Math.min(width, chartWidth),
-        height: panels.length > 3 ? 160 : 220, keys,
+        height: panels.length > 3 ? 160 : 220, parts,
+        alike: hasHeights(panel) ? whole.filter((other) => areAlike(panel, other)) : undefined,
         label: [now.title, words].filter(Boolean).join(", "),
       });
     }
@@ -301,6 +298,14 @@ function copyButton(parent, code) {
   });
 }
 
+/** Where a list goes: long ones are folded. */
+function folded(parent, count, what) {
+  if (count <= 6) return parent;
+  const details = make(parent, "details");
+  make(details, "summary", {}, `${count} ${what}`);
+  return details;
+}
+
 function addSummary(parent) {
   const section = make(parent, "section", { class: "summary", id: "summary" });
   make(section, "h2", {}, "Summary");
@@ -325,7 +330,7 @@ function addSummary(parent) {
   }
   if (sets.size > 0) {
     make(section, "h3", {}, "Prompts");
-    const list = make(section, "ul", { class: "prompts" });
+    const list = make(folded(section, sets.size, "sets of prompts"), "ul", { class: "prompts" });
     for (const { count, first, names } of sets.values()) {
       const item = make(list, "li");
       make(item, "span", {}, `${count} ${count === 1 ? "prompt" : "prompts"} in ${names.join(", ")}`);
@@ -344,8 +349,9 @@ function addSummary(parent) {
   const shared = new Map((known[0]?.facts ?? []).filter(([name, value]) =>
     known.length > 1 && known.every(({ facts }) => facts.some(([n, v]) => n === name && v === value))));
   addFacts(section, [...shared], "settings");
+  const results = folded(section, page.sources.length, "results with command lines and checksums");
   for (const source of page.sources) {
-    const box = make(section, "div", { class: "result" });
+    const box = make(results, "div", { class: "result" });
     make(make(box, "p", { class: "of", dir: "auto" }), "a", { href: `#${source.id}` }, source.name);
     for (const command of source.commands) {
       const line = make(box, "div", { class: "command" });
