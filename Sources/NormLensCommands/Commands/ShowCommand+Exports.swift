@@ -132,7 +132,11 @@ extension ShowCommand {
         }.map { ("\(groups[group].path)/\(groups[group].variables[$0].name)", group, $0) }
       }
     }
-    let found = patterns(selection.parts)
+    var found = patterns(selection.parts)
+    // Beside the scores, the patterns are meant.
+    if what == nil, found.count(where: { $0.path.hasSuffix("/pattern") }) == 1 {
+      found.removeAll { !$0.path.hasSuffix("/pattern") }
+    }
     guard let only = found.first, found.count == 1 else {
       let all = patterns(reader.groups).map(\.path)
       throw CommandError(
