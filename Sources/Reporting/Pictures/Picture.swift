@@ -17,8 +17,6 @@ public struct Picture: Sendable, Equatable {
   public var facts: [String]
   /// How the panels stand.
   public var layout: Layout
-  /// The scale of colours that the cells of all panels of all views share; nil where none has cells.
-  public var scale: ColourScale?
   /// The choices between which a reader may switch, at least one: prompts, or their mean.
   public var views: [View]
   /// Whether this is one of the pictures that people look for first.
@@ -29,7 +27,7 @@ public struct Picture: Sendable, Equatable {
   /// - Precondition: there is at least one view.
   public init(
     name: String, group: String, differenceOf: String? = nil, title: String, facts: [String],
-    layout: Layout = .row, scale: ColourScale? = nil, views: [View], isMain: Bool = false
+    layout: Layout = .row, views: [View], isMain: Bool = false
   ) {
     precondition(!views.isEmpty, "Picture '\(name)': no view")
     self.name = name
@@ -38,7 +36,6 @@ public struct Picture: Sendable, Equatable {
     self.title = title
     self.facts = facts
     self.layout = layout
-    self.scale = scale
     self.views = views
     self.isMain = isMain
   }
@@ -57,14 +54,20 @@ public struct Picture: Sendable, Equatable {
     public var choice: String
     /// The prompt's text, where the view is of one.
     public var prompt: String?
-    /// The facets, with one scale for all.
+    /// The facets.
     public var panels: [Panel]
+    /// The scale of colours that the cells of all panels share, as do the views of single prompts
+    /// among each other; nil where none has cells.
+    public var scale: ColourScale?
 
     /// A view.
-    public init(choice: String, prompt: String? = nil, panels: [Panel]) {
+    public init(
+      choice: String, prompt: String? = nil, panels: [Panel], scale: ColourScale? = nil
+    ) {
       self.choice = choice
       self.prompt = prompt
       self.panels = panels
+      self.scale = scale
     }
   }
 
