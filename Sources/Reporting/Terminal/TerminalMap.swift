@@ -26,7 +26,7 @@ public struct TerminalMap: Sendable {
 
   /// The picture's first view; nil where it holds no heat map.
   public func text(_ picture: Picture) -> String? {
-    guard let scale = picture.scale, let view = picture.views.first else { return nil }
+    guard let view = picture.views.first, let scale = view.scale else { return nil }
     let maps = view.panels.compactMap { panel -> (title: String, cells: Picture.Cells)? in
       guard case .cells(let cells) = panel.drawing else { return nil }
       return (shown(panel.title), cells)
@@ -43,7 +43,7 @@ public struct TerminalMap: Sendable {
     lines.append("")
 
     let shownMaps = maps.prefix(panelLimit)
-    let style = Style(self, picture, shownMaps.map(\.cells))
+    let style = Style(self, picture.layout, scale, shownMaps.map(\.cells))
     lines += beside(
       shownMaps.map { block(title: $0.title, $0.cells, scale, style) }, isDense: style.isHalf)
     if maps.count > shownMaps.count {
@@ -83,12 +83,14 @@ public struct TerminalMap: Sendable {
     /// Whether the cells' texts are written into them.
     var hasTexts = false
 
-    init(_ map: TerminalMap, _ picture: Picture, _ maps: [Picture.Cells]) {
+    init(
+      _ map: TerminalMap, _ layout: Picture.Layout, _ scale: ColourScale, _ maps: [Picture.Cells]
+    ) {
       let columns = maps.map(\.x.labels.count).max() ?? 0
       let rows = maps.map(\.y.labels.count).max() ?? 0
-      if case .thumbnails = picture.layout, maps.count > 1 {
+      if case .thumbnails = layout, maps.count > 1 {
         isHalf = map.colours != .none
-        cell = isHalf || picture.scale?.isSigned == false ? 1 : 2
+        cell = isHalf || !scale.isSigned ? 1 : 2
         return
       }
       func widest(_ texts: [String]) -> Int { texts.map { shown($0).columnCount }.max() ?? 0 }
@@ -102,7 +104,7 @@ public struct TerminalMap: Sendable {
         cell = wish
       } else if map.colours != .none && (room < 2 || rows > map.rowLimit) {
         (cell, isHalf) = (1, true)
-      } else if room < 2 && picture.scale?.isSigned == false {
+      } else if room < 2 && !scale.isSigned {
         cell = 1
       }
     }
