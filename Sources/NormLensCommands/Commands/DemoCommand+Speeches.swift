@@ -3,7 +3,7 @@ import NormLens
 
 extension DemoCommand {
   /// Part 6: the models side by side on held-out text.
-  func speeches(_ models: [GPT2]) throws -> [String] {
+  func speeches(_ models: [GPT2]) throws -> [Written] {
     section(
       "6. What the removal of LayerNorm cost, on speeches that the models were not trained on")
     let source = "\(BundledModels.dataDirectory() ?? ".")/prompts/speeches.txt"
@@ -53,6 +53,6 @@ extension DemoCommand {
 
       \(table.text)
       """)
-    return ["\(path)  predictions, heads and streams of all three models"]
+    return [Written(path: path, what: "predictions, heads and streams on speeches")]
   }
 }

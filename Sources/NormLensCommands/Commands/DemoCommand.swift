@@ -24,14 +24,16 @@ struct DemoCommand: ParsableCommand {
       throw CommandError("\(output): cannot be created: \(reason)", status: .cannotCreate)
     }
     let models = try BundledModels.names.map { try GPT2.load($0) }
-    var written = try attribution(models)
-    written += try lens(models)
-    written += try patching(models)
-    written += try estimates(models)
-    written += try geometry(models)
-    written += try speeches(models)
+    var files = try attribution(models)
+    files += try lens(models)
+    files += try patching(models)
+    files += try estimates(models)
+    files += try geometry(models)
+    files += try speeches(models)
+    files += try patterns(models)
+    let page = try report(files)
     section("The files")
-    Terminal.print(written.joined(separator: "\n"))
+    Terminal.print(files.map { "\($0.path)  \($0.what)" }.joined(separator: "\n"))
     Terminal.print(
       """
 
@@ -42,9 +44,17 @@ struct DemoCommand: ParsableCommand {
         print(dla["head_contribution"].sel(model="mini").mean("prompt"))
 
       or here: normlens show \(output)/dla.h5
+
+      The report: open \(page) in a browser.
       """)
     let seconds = (clock.now - start) / .seconds(1)
     Terminal.print("\ndone in \(fixed(seconds, 1)) s")
+  }
+
+  /// A result file that the tour has written.
+  struct Written {
+    let path: String
+    let what: String
   }
 
   func section(_ title: String) {
@@ -54,19 +64,19 @@ struct DemoCommand: ParsableCommand {
   /// Writes what one analysis found of each model as one file, the models side by side.
   private func write(
     _ results: [ResultSet], of models: [GPT2], _ name: String, _ what: String, seed: UInt64? = nil
-  ) throws -> [String] {
+  ) throws -> [Written] {
     var result = try TwinRun(models).combine(results)
     result.provenance = result.provenance.merging(runProvenance(prependBOS: true, seed: seed))
     let path = "\(output)/\(name).h5"
     try ResultFile.write(result, to: path)
-    return ["\(path)  \(what)"]
+    return [Written(path: path, what: what)]
   }
 
   // MARK: direct logit attribution
 
   /// Attributes the indirect-object prompts in each model and tells how wrong the usual
   /// attribution is.
-  private func attribution(_ models: [GPT2]) throws -> [String] {
+  private func attribution(_ models: [GPT2]) throws -> [Written] {
     section("1. Direct logit attribution is exact without LayerNorm, and is not with it")
     var table = TextTable([
       ("model", .left), ("LayerNorm", .left), ("right", .right), ("logit difference", .right),
@@ -121,7 +131,7 @@ struct DemoCommand: ParsableCommand {
       .joined(separator: "  ")
   }
 
-  private static let example = "When Mary and John went to the store, John gave a drink to"
+  static let example = "When Mary and John went to the store, John gave a drink to"
 
   /// Indirect-object prompts: 12 pairs of names, each name once the giver, in two places.
   private func indirectObject(_ model: GPT2) throws -> [Prompt] {
@@ -149,7 +159,7 @@ struct DemoCommand: ParsableCommand {
 
   // MARK: logit lens
 
-  private func lens(_ models: [GPT2]) throws -> [String] {
+  private func lens(_ models: [GPT2]) throws -> [Written] {
     section("2. The logit lens: where in the stream does the answer appear?")
     let text = "The capital of France is"
     var results: [ResultSet] = []
@@ -175,7 +185,7 @@ struct DemoCommand: ParsableCommand {
   // MARK: activation patching
 
   /// Puts the clean name back, activation by activation.
-  private func patching(_ models: [GPT2]) throws -> [String] {
+  private func patching(_ models: [GPT2]) throws -> [Written] {
     section("3. Activation patching: where is the name that decides?")
     var results: [ResultSet] = []
     var columns: [[String]] = []
@@ -224,7 +234,7 @@ struct DemoCommand: ParsableCommand {
   // MARK: attribution and relevance
 
   /// Estimates every cell of a sweep from one backward pass and holds that against the sweep.
-  private func estimates(_ models: [GPT2]) throws -> [String] {
+  private func estimates(_ models: [GPT2]) throws -> [Written] {
     section("4. Attribution and relevance: the same map from one backward pass?")
     let corrupted = Self.example.replacing("John gave", with: "Mary gave")
     let sweep = ActivationPatching(of: PatchSite.blocks + [.headZ])
@@ -275,7 +285,7 @@ struct DemoCommand: ParsableCommand {
   // MARK: LayerNorm geometry
 
   /// What each norm does to the stream, and what is left of it where norms were removed.
-  private func geometry(_ models: [GPT2]) throws -> [String] {
+  private func geometry(_ models: [GPT2]) throws -> [Written] {
     section("5. LayerNorm geometry: what does a norm do to the stream?")
     var results: [ResultSet] = []
     var columns: [[[String]]] = []
