@@ -117,9 +117,9 @@ import Testing
         #expect(places.allSatisfy { $0 > -0.001 && $0 < 1.001 }, "\(a)...\(b): \(places)")
       }
     }
-    #expect(ValueAxis(covering: [-1, 1], count: 4).ticks == [-1, -0.5, 0, 0.5, 1])
-    #expect(ValueAxis(covering: [-1, 1], count: 4).text(-0.5) == "−0.5")
-    #expect(ValueAxis(covering: [-1, 1], count: 4).text(-0.0) == "0")
+    #expect(ValueAxis(covering: [-1, 1], count: 5).ticks == [-1, -0.5, 0, 0.5, 1])
+    #expect(ValueAxis(covering: [-1, 1], count: 5).text(-0.5) == "−0.5")
+    #expect(ValueAxis(covering: [-1, 1], count: 5).text(-0.0) == "0")
     let decades = ValueAxis(covering: [1e-6, 10], count: 8, isLogarithmic: true)
     #expect(decades.text(1e-5) == "10⁻⁵" && decades.text(10) == "10")
   }
@@ -236,6 +236,7 @@ import Testing
           x: "x", y: "y", clouds: [Picture.Points.Cloud("", x: x, y: y)], hasIdentityLine: line,
           isEqual: equal))
     }
+    let tiny = Double.leastNonzeroMagnitude
     let wild: [Double] = [.nan, .infinity, -.infinity, 1e308, -1e308]
     var all: [Picture.Drawing] = [
       .cells(Picture.Cells(x: one, y: one, values: [0])),
@@ -248,7 +249,9 @@ import Testing
       .points(
         Picture.Points(
           x: "", y: "", strips: ["a"],
-          clouds: [Picture.Points.Cloud("", x: [1e300, 0, .nan], y: [0, 1e-310, 3])])),
+          clouds: [
+            Picture.Points.Cloud("", x: [1e300, 0, .nan], y: [0, tiny, 3])
+          ])),
       .curves(
         Picture.Curves(
           x: many, positions: [.nan, 1, 1, .infinity], y: "",
@@ -257,7 +260,8 @@ import Testing
     ]
     for values in [
       [3, 3, 3, 3, 3], [.nan, .nan, 2, .nan, .nan], [Double](repeating: .nan, count: 5), wild,
-      [0, 0, 0, 0, 0], [5e-324, 0, -5e-324, 0, 0], [1e-310, 1, 1e308, 2, 3],
+      [0, 0, 0, 0, 0], [tiny, 0, -tiny, 0, 0],
+      [tiny, 1, 1e308, 2, 3],
     ] {
       all += [curves(values), curves(values, log: true)]
       for (line, equal) in [(true, false), (false, true), (false, false)] {

@@ -71,8 +71,9 @@ struct PlotFrame {
   /// Where a number lies along x; nil where it has no place.
   func horizontal(_ value: Double) -> Double? {
     switch x {
-    case .places:
-      value.isFinite ? left + (Swift.min(1e6, Swift.max(-1, value)) + 0.5) * spacing : nil
+    case .places(let labels):
+      value.isFinite
+        ? left + (Swift.min(Double(labels.count), Swift.max(-1, value)) + 0.5) * spacing : nil
     case .values(let axis): axis.place(value).map { left + $0 * plotWidth }
     }
   }

@@ -9,6 +9,7 @@ package struct ValueAxis {
   /// Whether places go by the logarithm.
   package let isLogarithmic: Bool
   private let step: Double
+  private let hasDecades: Bool
 
   /// An axis over all finite numbers among `values`, with a little room at the ends.
   ///
@@ -20,7 +21,7 @@ package struct ValueAxis {
     covering values: [Double], count: Int, hasZero: Bool = false, isLogarithmic: Bool = false
   ) {
     let usable = values.filter { $0.isFinite && (!isLogarithmic || $0 > 0) }
-      .map { Swift.min(1e300, Swift.max(isLogarithmic ? 1e-300 : -1e300, $0)) }
+      .map { isLogarithmic ? Swift.min(1e250, Swift.max(1e-250, $0)) : Self.limited($0) }
     let range = (low: usable.min() ?? (isLogarithmic ? 1 : 0), high: usable.max() ?? 1)
     self.isLogarithmic = isLogarithmic
     (low, high) =
@@ -31,12 +32,13 @@ package struct ValueAxis {
         hasZero ? Swift.max(0, range.high) : range.high)
     step = Self.roundStep((high - low) / Double(Swift.max(1, count)))
     let decades = isLogarithmic ? Self.decades(low, high, count: count) : []
-    ticks = decades.count > 1 ? decades : Self.multiples(of: step, low, high)
+    hasDecades = decades.count > 1
+    ticks = hasDecades ? decades : Self.multiples(of: step, low, high)
   }
 
   /// An axis with exactly these ends.
   package init(low: Double, high: Double, count: Int) {
-    (self.low, self.high, isLogarithmic) = (low, high, false)
+    (self.low, self.high, isLogarithmic, hasDecades) = (low, high, false, false)
     step = Self.roundStep((high - low) / Double(Swift.max(1, count)))
     ticks = Self.multiples(of: step, low, high)
   }
@@ -47,14 +49,14 @@ package struct ValueAxis {
     let share =
       isLogarithmic
       ? (log10(value) - log10(low)) / (log10(high) - log10(low)) : (value - low) / (high - low)
-    return Swift.min(1.5, Swift.max(-0.5, share))
+    return Swift.min(1, Swift.max(0, share))
   }
 
   /// What a tick says.
   package func text(_ tick: Double) -> String {
     if tick == 0 { return "0" }
     let size = Swift.max(Swift.abs(low), Swift.abs(high))
-    if isLogarithmic {
+    if hasDecades {
       let power = log10(tick).rounded()
       if Swift.abs(power) > 3, Swift.abs(tick / pow(10, power) - 1) < 1e-9 {
         return "10" + superscript(Int(power))
@@ -69,6 +71,12 @@ package struct ValueAxis {
     return signedText(fixed(tick, decimals))
   }
 
+  /// A value with which one can calculate: none so small that its parts are 0, none so large that
+  /// sums are infinite.
+  private static func limited(_ value: Double) -> Double {
+    Swift.abs(value) < 1e-290 ? 0 : Swift.min(1e290, Swift.max(-1e290, value))
+  }
+
   private static func widened(_ low: Double, _ high: Double) -> (Double, Double) {
     let size = Swift.max(Swift.abs(low), Swift.abs(high))
     guard high - low > 1e-9 * size else {
@@ -80,7 +88,7 @@ package struct ValueAxis {
   }
 
   private static func widenedByFactor(_ low: Double, _ high: Double) -> (Double, Double) {
-    let factor = high > low * 1.000_001 ? pow(high / low, 0.04) : 2
+    let factor = high > low * 1.000_001 ? pow(10, (log10(high) - log10(low)) * 0.04) : 2
     return (low / factor, high * factor)
   }
 
