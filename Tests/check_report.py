@@ -1,9 +1,10 @@
 """Opens a page that `normlens report` wrote in a real browser and uses it as a reader would.
 
-    check_report.py REPORT.html [--results FILE.h5 ...] [--screenshots DIR]
+    check_report.py REPORT.html [--results FILE.h5 ...] [--drawn FILE.html] [--screenshots DIR]
 
 Needs Debian's chromium and chromium-driver, and selenium; h5py for --results. Every number that the
-page says is compared with those in the page's own data, and downloaded ones with the result files.
+page says is compared with those in the page's own data, and downloaded ones with the result files. --drawn saves the page as its script has
+made it, for a validator.
 Prints one line for each thing checked and ends with how many there were; leaves with 1 at the first
 that does not hold.
 """
@@ -471,6 +472,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=pathlib.Path)
     parser.add_argument("--results", nargs="*", type=pathlib.Path, default=[])
+    parser.add_argument("--drawn", type=pathlib.Path)
     parser.add_argument("--screenshots", type=pathlib.Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as downloads:
@@ -478,6 +480,11 @@ def main():
         try:
             check_opening(page)
             check_everything_draws(page)
+            if arguments.drawn:
+                arguments.drawn.write_text("<!doctype html>" + page.run(
+                    "const copy = document.documentElement.cloneNode(true);"
+                    "copy.querySelectorAll('script').forEach((s) => s.remove());"
+                    "return copy.outerHTML"), encoding="utf-8")
             figures = page.figures()
             for figure in maps(page, figures)[:3]:
                 check_heat_map(page, figure)
