@@ -121,7 +121,7 @@ import Testing
   }
 
   @Test func numbersKeepEveryBit() throws {
-    let values = [1 / 3, -0.0, .nan, 1e300, .infinity, 0.1, -2, 5e-324, 7, 8]
+    let values = [1 / 3, -0.0, .nan, 1e300, .infinity, 0.1, -2, Double.leastNonzeroMagnitude, 7, 8]
     let set = result(tokens: ["a", "b", "c", "d", "e"], values: values, provenance: Provenance())
     let page = try data(
       of: Report(title: "t", sources: [Report.Source(name: "f", result: set)]).html)
