@@ -101,7 +101,7 @@ let package = Package(
       name: "AnalysesTests", dependencies: ["NormLens", "TestSupport"], swiftSettings: strict),
     .testTarget(
       name: "NormLensTests", dependencies: ["NormLens", "TestSupport", orderedCollections],
-      swiftSettings: strict),
+      exclude: ["SVG"], swiftSettings: strict),
     .testTarget(
       name: "CommandTests", dependencies: ["NormLens", "NormLensMain", "TestSupport"],
       exclude: ["Snapshots"], swiftSettings: strict),

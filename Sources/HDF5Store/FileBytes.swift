@@ -36,10 +36,18 @@ public enum FileBytes {
   ///
   /// - Throws: `cannotCreate` or `ioFailed`.
   public static func write(_ bytes: [UInt8], to path: String) throws(HDF5Error) {
+    try write(to: path) { (put) throws(HDF5Error) in try put(bytes) }
+  }
+
+  /// Writes what `body` puts, piece after piece, to `path`; the file appears complete, or not at all.
+  ///
+  /// - Throws: `cannotCreate`, `ioFailed` or what `body` throws.
+  public static func write(
+    to path: String,
+    _ body: (_ put: ([UInt8]) throws(HDF5Error) -> Void) throws(HDF5Error) -> Void
+  ) throws(HDF5Error) {
     let output = try AtomicFile(path: path)
-    try output.fill { (put: AtomicFile.Put) throws(HDF5Error) in
-      try bytes.span.withUnsafeBytes(put)
-    }
+    try body { (bytes) throws(HDF5Error) in try output.append(bytes) }
     try output.commit()
   }
 }

@@ -29,8 +29,10 @@ struct CommandWords {
       // Behind it are texts only.
       if word == "--" { break }
       guard let name else { continue }
-      isText = name == word && Self.texts.contains(name)
-      let counts = Self.repeatable.contains(name) || repeatsAnswers && Self.answers.contains(name)
+      isText = name == word && Self.texts.contains(name) && !picksPrompt
+      let counts =
+        Self.repeatable.contains(name) && !picksPrompt
+        || repeatsAnswers && Self.answers.contains(name)
       if !counts && !seen.insert(Self.short[name] ?? name).inserted {
         throw CommandError("\(name) was given twice; it counts once")
       }
@@ -42,11 +44,13 @@ struct CommandWords {
   /// Options whose every occurrence counts.
   private static let repeatable: Set = [
     "--prompt", "--clean", "--corrupted", "--tokens", "--clean-tokens", "--corrupted-tokens",
-    "--text", "--skip-token", "--zero", "--mean", "--edit", "--model",
+    "--text", "--skip-token", "--zero", "--mean", "--edit", "--model", "--only",
   ]
   /// Options of which every occurrence counts where there may be several questions.
   private static let answers: Set = ["--answer", "--wrong"]
   private var repeatsAnswers: Bool { ["run", "patch", "paths"].contains(command) }
+  /// Whether `--prompt` is a prompt's number, not its text.
+  private var picksPrompt: Bool { command == "show" }
   /// The long names of options that have a short one.
   private static let short = ["-o": "--output", "-n": "--count"]
 

@@ -7,9 +7,12 @@ enum Terminal {
   static let isInteractive = isatty(1) == 1
 
   /// A line on standard output; where it cannot be written, the process ends.
-  static func print(_ text: String) {
+  static func print(_ text: String) { write(Data((text + "\n").utf8)) }
+
+  /// Bytes on standard output; where they cannot be written, the process ends.
+  static func write(_ bytes: Data) {
     do {
-      try FileHandle.standardOutput.write(contentsOf: Data((text + "\n").utf8))
+      try FileHandle.standardOutput.write(contentsOf: bytes)
     } catch {
       TemporaryFiles.removeAll()
       let cause = (error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError ?? error as NSError
@@ -45,6 +48,12 @@ enum Terminal {
     try? null.close()
     for stream in Int32(0)...2 where fcntl(stream, F_GETFD) == -1 { dup2(spare, stream) }
     close(spare)
+  }
+
+  /// The columns that text should fill: `COLUMNS`, else the terminal's, else 80.
+  static var columns: Int {
+    let wish = ProcessInfo.processInfo.environment["COLUMNS"].flatMap { Int($0) } ?? 0
+    return wish > 0 ? wish : TerminalWidth.columns ?? 80
   }
 
   static func complain(_ text: String) { note("error: " + text) }

@@ -49,7 +49,7 @@ public func shown(_ piece: String) -> String {
     case "\n": text += "\\n"
     case "\t": text += "\\t"
     case "\r": text += "\\r"
-    case _ where scalar.value < 32 || scalar.value == 127:
+    case _ where scalar.value < 32 || (127..<160).contains(scalar.value):
       text += "\\x" + String(format: "%02x", scalar.value)
     default: text.unicodeScalars.append(scalar)
     }
@@ -69,6 +69,18 @@ extension String {
       default: total + 1
       }
     }
+  }
+
+  /// The text in at most `width` columns; what is cut off is told by an ellipsis.
+  func fitted(_ width: Int) -> String {
+    guard columnCount > width else { return self }
+    var text = ""
+    for character in self {
+      let next = text + String(character)
+      if next.columnCount > width - 1 { break }
+      text = next
+    }
+    return width > 0 ? text + "…" : ""
   }
 
   /// The text in a field of `width` columns.

@@ -63,7 +63,10 @@ public struct ResultText: Sendable {
         repeated.append(variable.name)
         continue
       }
-      let axes = zip(variable.dimensions, group.shape(of: variable)).map { "\($0)=\($1)" }
+      let axes = zip(variable.dimensions, group.shape(of: variable)).map { name, extent in
+        let all = name == "prompt" ? group.promptsInFile : nil
+        return "\(name)=\(all ?? extent)"
+      }
       table.add([
         variable.name, axes.isEmpty ? "scalar" : axes.joined(separator: ", "), variable.units,
         variable.longName,
@@ -87,6 +90,8 @@ public struct ResultText: Sendable {
     let rows = variable.dimensions.dropLast().last.flatMap { group[dimension: $0] }
     let tableSize = last.count * (rows?.count ?? 1)
     let leading = Array(zip(variable.dimensions, shape).dropLast(2))
+    // Of a part of a file, what the whole file has is counted.
+    let all = leading.reduce(1) { $0 * ($1.0 == "prompt" ? group.promptsInFile ?? $1.1 : $1.1) }
     let tables = variable.values.count / tableSize
 
     var parts: [String] = []
@@ -103,7 +108,7 @@ public struct ResultText: Sendable {
       parts.append(
         title + "\n" + grid(variable, index * tableSize, rows: rows, columns: last, group))
     }
-    if tables > shownTables { parts.append("… \(tables - shownTables) more tables") }
+    if all > shownTables { parts.append("… \(all - shownTables) more tables") }
     return parts.joined(separator: "\n")
   }
 
@@ -117,7 +122,7 @@ public struct ResultText: Sendable {
       for index in 0..<Swift.min(columns.count, rowLimit) {
         table.add([columns.label(at: index), cell(variable, start + index)])
       }
-      let more = columns.count - rowLimit
+      let more = extent(columns, group) - Swift.min(columns.count, rowLimit)
       return table.text + (more > 0 ? "\n… \(more) more" : "")
     }
     let shownColumns = Swift.min(columns.count, columnLimit)
@@ -131,8 +136,13 @@ public struct ResultText: Sendable {
       if columns.count > shownColumns { cells.append("") }
       table.add(cells)
     }
-    let more = rows.count - rowLimit
+    let more = extent(rows, group) - Swift.min(rows.count, rowLimit)
     return table.text + (more > 0 ? "\n… \(more) more rows" : "")
+  }
+
+  /// How long an axis is in the file.
+  private func extent(_ axis: Dimension, _ group: ResultGroup) -> Int {
+    axis.name == "prompt" ? group.promptsInFile ?? axis.count : axis.count
   }
 
   private func cell(_ variable: ResultVariable, _ index: Int) -> String {

@@ -115,6 +115,15 @@ public struct ResultGroup: Sendable, Equatable {
     dimensions.first { $0.name == name }
   }
 
+  /// The attribute of a group of which only the first prompts were read: how many the file has.
+  public static let promptsInFileName = "prompts_in_file"
+
+  /// How many prompts the file has of which only the first are here; nil where all are.
+  public var promptsInFile: Int? {
+    guard case .integer(let count)? = attributes[Self.promptsInFileName] else { return nil }
+    return count
+  }
+
   /// The extents of a variable's axes.
   ///
   /// - Precondition: every axis of `variable` is among `dimensions`.
@@ -162,6 +171,21 @@ public struct Dimension: Sendable, Equatable {
     case .indices(let count): count
     case .integers(let values): values.count
     case .labels(let values): values.count
+    }
+  }
+
+  /// The part of the axis that `range` picks out, with its own coordinates.
+  ///
+  /// - Precondition: the range lies inside the axis.
+  public subscript(range: Range<Int>) -> Dimension {
+    switch coordinates {
+    case .indices(let count):
+      precondition(
+        range.lowerBound >= 0 && range.upperBound <= count, "Dimension '\(name)': \(range)")
+      return range.lowerBound == 0
+        ? Dimension(name, count: range.count) : Dimension(name, .integers(Array(range)))
+    case .integers(let values): return Dimension(name, .integers(Array(values[range])))
+    case .labels(let values): return Dimension(name, .labels(Array(values[range])))
     }
   }
 
