@@ -162,10 +162,14 @@ class Page:
             time.sleep(0.02)
         check(False, f"{self.picture(figure)['name']}: no download of {name}")
 
-    def screenshot(self, path, width, theme, height):
+    def screenshot(self, path, width, theme, height, figure=None):
+        """The page's top, or a figure's."""
         self.width(width, height)
         self.run("document.documentElement.style.colorScheme = arguments[0]; scrollTo(0, 0)", theme)
         time.sleep(0.4)
+        if figure:
+            self.run("arguments[0].scrollIntoView({behavior: 'instant'})", figure)
+            time.sleep(0.2)
         shot = self.browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
         path.write_bytes(base64.b64decode(shot["data"]))
 
@@ -503,11 +507,18 @@ def main():
             check(not page.messages, f"the console is clean {page.messages or ''}")
             if arguments.screenshots:
                 arguments.screenshots.mkdir(parents=True, exist_ok=True)
+                places = {"": None, "-maps": next(iter(maps(page, figures)), None)}
+                places["-attention"] = next(
+                    (f for f in figures if f.find_elements(By.CSS_SELECTOR, ".tokens")), None)
                 for width, height in ((1280, 900), (420, 900)):
                     for theme in ("light", "dark"):
-                        name = f"{arguments.report.stem}-{width}-{theme}.png"
-                        page.screenshot(arguments.screenshots / name, width, theme, height)
-                        print(f"--  {arguments.screenshots / name}")
+                        for place, figure in places.items():
+                            if place and figure is None:
+                                continue
+                            name = f"{arguments.report.stem}-{width}-{theme}{place}.png"
+                            page.screenshot(
+                                arguments.screenshots / name, width, theme, height, figure)
+                            print(f"--  {arguments.screenshots / name}")
         finally:
             page.browser.quit()
     print(f"{passed} passed, 0 failed")
