@@ -1,9 +1,10 @@
 """Opens a page that `normlens report` wrote in a real browser and uses it as a reader would.
 
-    check_report.py REPORT.html [--results FILE.h5 ...] [--screenshots DIR]
+    check_report.py REPORT.html [--results FILE.h5 ...] [--drawn FILE.html] [--screenshots DIR]
 
 Needs Debian's chromium and chromium-driver, and selenium; h5py for --results. Every number that the
-page says is compared with those in the page's own data, and downloaded ones with the result files.
+page says is compared with those in the page's own data, and downloaded ones with the result files. --drawn saves the page as its script has
+made it, for a validator.
 Prints one line for each thing checked and ends with how many there were; leaves with 1 at the first
 that does not hold.
 """
@@ -161,10 +162,14 @@ class Page:
             time.sleep(0.02)
         check(False, f"{self.picture(figure)['name']}: no download of {name}")
 
-    def screenshot(self, path, width, theme, height):
+    def screenshot(self, path, width, theme, height, figure=None):
+        """The page's top, or a figure's."""
         self.width(width, height)
         self.run("document.documentElement.style.colorScheme = arguments[0]; scrollTo(0, 0)", theme)
         time.sleep(0.4)
+        if figure:
+            self.run("arguments[0].scrollIntoView({behavior: 'instant'})", figure)
+            time.sleep(0.2)
         shot = self.browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
         path.write_bytes(base64.b64decode(shot["data"]))
 
@@ -471,6 +476,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report", type=pathlib.Path)
     parser.add_argument("--results", nargs="*", type=pathlib.Path, default=[])
+    parser.add_argument("--drawn", type=pathlib.Path)
     parser.add_argument("--screenshots", type=pathlib.Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as downloads:
@@ -478,6 +484,11 @@ def main():
         try:
             check_opening(page)
             check_everything_draws(page)
+            if arguments.drawn:
+                arguments.drawn.write_text("<!doctype html>" + page.run(
+                    "const copy = document.documentElement.cloneNode(true);"
+                    "copy.querySelectorAll('script').forEach((s) => s.remove());"
+                    "return copy.outerHTML"), encoding="utf-8")
             figures = page.figures()
             for figure in maps(page, figures)[:3]:
                 check_heat_map(page, figure)
@@ -496,11 +507,18 @@ def main():
             check(not page.messages, f"the console is clean {page.messages or ''}")
             if arguments.screenshots:
                 arguments.screenshots.mkdir(parents=True, exist_ok=True)
+                places = {"": None, "-maps": next(iter(maps(page, figures)), None)}
+                places["-attention"] = next(
+                    (f for f in figures if f.find_elements(By.CSS_SELECTOR, ".tokens")), None)
                 for width, height in ((1280, 900), (420, 900)):
                     for theme in ("light", "dark"):
-                        name = f"{arguments.report.stem}-{width}-{theme}.png"
-                        page.screenshot(arguments.screenshots / name, width, theme, height)
-                        print(f"--  {arguments.screenshots / name}")
+                        for place, figure in places.items():
+                            if place and figure is None:
+                                continue
+                            name = f"{arguments.report.stem}-{width}-{theme}{place}.png"
+                            page.screenshot(
+                                arguments.screenshots / name, width, theme, height, figure)
+                            print(f"--  {arguments.screenshots / name}")
         finally:
             page.browser.quit()
     print(f"{passed} passed, 0 failed")

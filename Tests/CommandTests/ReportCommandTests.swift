@@ -121,7 +121,7 @@ import Testing
   }
 
   @Test func numbersKeepEveryBit() throws {
-    let values = [1 / 3, -0.0, .nan, 1e300, .infinity, 0.1, -2, 5e-324, 7, 8]
+    let values = [1 / 3, -0.0, .nan, 1e300, .infinity, 0.1, -2, Double.leastNonzeroMagnitude, 7, 8]
     let set = result(tokens: ["a", "b", "c", "d", "e"], values: values, provenance: Provenance())
     let page = try data(
       of: Report(title: "t", sources: [Report.Source(name: "f", result: set)]).html)
@@ -181,7 +181,7 @@ import Testing
       ["report", "r.h5", "r.h5", "-o", "r.html"], 64, saying: ["r.h5: given twice"], usage: true,
       in: directory)
     try Command.fail(
-      ["report", "r.h5", "-o", "./r.h5"], 64, saying: ["is one of the result files"], in: directory)
+      ["report", "r.h5", "-o", "./r.h5"], 64, saying: ["would replace the input"], in: directory)
     try Command.fail(["report", "no.h5", "-o", "r.html"], 66, saying: ["no.h5"], in: directory)
     try Command.fail(["report", "text", "-o", "r.html"], 65, saying: ["text"], in: directory)
     try Command.fail(

@@ -221,9 +221,8 @@ function drawCells(box, panel, options) {
     .attr("transform", `translate(10,${4 + plotHeight / 2}) rotate(-90)`)
     .text(textWidth(y.title) > plotHeight + 20 ? "" : y.title);
 
-  const band = plot.append("rect").attr("class", "band").attr("visibility", "hidden");
-  const halo = plot.append("rect").attr("class", "halo").attr("visibility", "hidden");
-  const ring = plot.append("rect").attr("class", "ring").attr("visibility", "hidden");
+  const [band, halo, ring] = ["band", "halo", "ring"].map((name) => plot.append("rect")
+    .attr("class", name).attr("width", 0).attr("height", 0).attr("visibility", "hidden"));
   const unit = unitOf(options.scale);
   explorable(svg, {
     label: options.label,

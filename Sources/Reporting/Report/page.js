@@ -231,7 +231,8 @@ function svgText(article, drawing, picture) {
   const lines = [picture.title, ...article.querySelectorAll(".facts li")]
     .map((line) => (typeof line === "string" ? line : line.textContent));
   const head = 18 + 14 * (lines.length - 1) + 8;
-  const parts = [...drawing.querySelectorAll("svg.drawing, p.of, p.note, p.prompt")];
+  const parts = drawing.querySelectorAll(
+    "svg.drawing, p.of, p.note, p.prompt, .thumb canvas, .thumb span");
   let [width, height] = [320, head];
   for (const part of parts) {
     const box = part.getBoundingClientRect();
@@ -245,13 +246,26 @@ function svgText(article, drawing, picture) {
       out.append(copy);
       width = Math.max(width, x + Number(part.getAttribute("width")));
       height = Math.max(height, y + Number(part.getAttribute("height")));
+    } else if (part.localName === "canvas") {
+      const image = document.createElementNS(space, "image");
+      for (const [name, value] of [["x", x], ["y", y], ["width", box.width], ["height", box.height],
+        ["href", part.toDataURL()], ["style", "image-rendering: pixelated"]]) {
+        image.setAttribute(name, value);
+      }
+      out.append(image);
     } else {
-      const text = document.createElementNS(space, "text");
-      text.setAttribute("x", x);
-      text.setAttribute("y", y + 12);
-      text.textContent = part.textContent;
-      out.append(text);
-      height = Math.max(height, y + 18);
+      const edge = parseFloat(getComputedStyle(part).paddingLeft);
+      const isMiddle = part.localName === "span";
+      inLines(part.textContent, Math.max(40, box.width - edge)).forEach((line, i) => {
+        const text = document.createElementNS(space, "text");
+        text.setAttribute("x", isMiddle ? x + box.width / 2 : x + edge);
+        text.setAttribute("y", y + 11 + 15 * i);
+        if (isMiddle) text.setAttribute("text-anchor", "middle");
+        if (part.className === "of") text.setAttribute("style", "font-weight: 600");
+        text.textContent = line;
+        out.append(text);
+        height = Math.max(height, y + 18 + 15 * i);
+      });
     }
   }
   lines.forEach((line, i) => {
