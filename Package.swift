@@ -60,8 +60,8 @@ let package = Package(
       dependencies: ["HookedGPT2", "Results", "Tensors", orderedCollections, realModule],
       swiftSettings: safe),
     .target(
-      name: "Reporting", dependencies: ["Results", orderedCollections],
-      exclude: ["Report/d3-LICENSE.txt"], swiftSettings: safe, plugins: ["EmbedText"]),
+      name: "Reporting", dependencies: ["Results", orderedCollections], swiftSettings: safe,
+      plugins: ["EmbedText"]),
     .plugin(name: "EmbedText", capability: .buildTool(), dependencies: ["EmbedTextTool"]),
     .executableTarget(name: "EmbedTextTool", swiftSettings: strict),
     .target(
@@ -101,7 +101,7 @@ let package = Package(
       name: "AnalysesTests", dependencies: ["NormLens", "TestSupport"], swiftSettings: strict),
     .testTarget(
       name: "NormLensTests", dependencies: ["NormLens", "TestSupport", orderedCollections],
-      swiftSettings: strict),
+      exclude: ["SVG"], swiftSettings: strict),
     .testTarget(
       name: "CommandTests", dependencies: ["NormLens", "NormLensMain", "TestSupport"],
       exclude: ["Snapshots"], swiftSettings: strict),

@@ -20,6 +20,18 @@ public enum FileBytes {
     return file.withBytes { Array($0.prefix(count)) }
   }
 
+  /// The SHA-256 of the file at `path` in lower-case hexadecimal.
+  ///
+  /// - Throws: `missing` or `unreadable`.
+  public static func sha256(_ path: String) throws(HDF5Error) -> String {
+    let file = try MappedFile(path: path)
+    return file.withBytes { bytes in
+      var hash = SHA256()
+      hash.update(bytes)
+      return hash.hexDigest()
+    }
+  }
+
   /// Writes `bytes` to `path`; the file appears complete, or not at all.
   ///
   /// - Throws: `cannotCreate` or `ioFailed`.

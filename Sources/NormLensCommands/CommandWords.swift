@@ -44,7 +44,7 @@ struct CommandWords {
   /// Options whose every occurrence counts.
   private static let repeatable: Set = [
     "--prompt", "--clean", "--corrupted", "--tokens", "--clean-tokens", "--corrupted-tokens",
-    "--text", "--skip-token", "--zero", "--mean", "--edit", "--model",
+    "--text", "--skip-token", "--zero", "--mean", "--edit", "--model", "--only",
   ]
   /// Options of which every occurrence counts where there may be several questions.
   private static let answers: Set = ["--answer", "--wrong"]

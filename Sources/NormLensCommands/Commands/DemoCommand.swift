@@ -38,10 +38,10 @@ struct DemoCommand: ParsableCommand {
       Each is self-describing HDF5. To read one in Python:
 
         import xarray
-        dla = xarray.open_dataset("\(output)/dla-mini.h5", group="dla", engine="h5netcdf")
-        print(dla["head_contribution"].mean("prompt"))
+        dla = xarray.open_dataset("\(output)/dla.h5", group="dla", engine="h5netcdf")
+        print(dla["head_contribution"].sel(model="mini").mean("prompt"))
 
-      or here: normlens show \(output)/dla-mini.h5
+      or here: normlens show \(output)/dla.h5
       """)
     let seconds = (clock.now - start) / .seconds(1)
     Terminal.print("\ndone in \(fixed(seconds, 1)) s")
@@ -49,6 +49,17 @@ struct DemoCommand: ParsableCommand {
 
   func section(_ title: String) {
     Terminal.print("\n" + Terminal.bold(title) + "\n")
+  }
+
+  /// Writes what one analysis found of each model as one file, the models side by side.
+  private func write(
+    _ results: [ResultSet], of models: [GPT2], _ name: String, _ what: String, seed: UInt64? = nil
+  ) throws -> [String] {
+    var result = try TwinRun(models).combine(results)
+    result.provenance = result.provenance.merging(runProvenance(prependBOS: true, seed: seed))
+    let path = "\(output)/\(name).h5"
+    try ResultFile.write(result, to: path)
+    return ["\(path)  \(what)"]
   }
 
   // MARK: direct logit attribution
@@ -61,18 +72,14 @@ struct DemoCommand: ParsableCommand {
       ("model", .left), ("LayerNorm", .left), ("right", .right), ("logit difference", .right),
       ("NMAE pooled", .right), ("NMAE head mean", .right), ("closure error", .right),
     ])
-    var files: [String] = []
+    var results: [ResultSet] = []
     var count = 0
     var strongest: [String] = []
     for model in models {
       let prompts = try indirectObject(model)
       count = prompts.count
-      var result = try DirectLogitAttribution().run(
-        model, prompts)
-      result.provenance = result.provenance.merging(runProvenance(prependBOS: true))
-      let path = "\(output)/dla-\(model.identity.name).h5"
-      try ResultFile.write(result, to: path)
-      files.append("\(path)  attribution of \(count) prompts")
+      let result = try DirectLogitAttribution().run(model, prompts)
+      results.append(result)
 
       func values(_ name: String) -> [Double] {
         result[group: "dla", variable: name]?.values.doubles ?? []
@@ -101,7 +108,7 @@ struct DemoCommand: ParsableCommand {
       strongest heads, mean attribution in logits:
       \(strongest.joined(separator: "\n"))
       """)
-    return files
+    return try write(results, of: models, "dla", "attribution of \(count) prompts")
   }
 
   private func strongestHeads(_ head: [Double], _ config: GPT2Config, _ prompts: Int) -> String {
@@ -145,7 +152,7 @@ struct DemoCommand: ParsableCommand {
   private func lens(_ models: [GPT2]) throws -> [String] {
     section("2. The logit lens: where in the stream does the answer appear?")
     let text = "The capital of France is"
-    var files: [String] = []
+    var results: [ResultSet] = []
     var table = TextTable(
       [("stream", .left)] + models.map { ("\($0.identity.name): rank", .right) }
         + models.map { _ in ("prediction", .left) })
@@ -153,11 +160,8 @@ struct DemoCommand: ParsableCommand {
     var streams: [String] = []
     for model in models {
       let answer = try model.tokenizer.singleToken(" Paris")
-      var result = try LogitLens().run(model, [Prompt(try model.tokens(text), answer: answer)])
-      result.provenance = result.provenance.merging(runProvenance(prependBOS: true))
-      let path = "\(output)/lens-\(model.identity.name).h5"
-      try ResultFile.write(result, to: path)
-      files.append("\(path)  logit lens")
+      let result = try LogitLens().run(model, [Prompt(try model.tokens(text), answer: answer)])
+      results.append(result)
       streams = model.config.streamLabels
       columns.append(try lastColumn(result, streams.count))
     }
@@ -165,7 +169,7 @@ struct DemoCommand: ParsableCommand {
       table.add([streams[index]] + columns.map { $0[index].0 } + columns.map { $0[index].1 })
     }
     Terminal.print("\"\(text)\" → \" Paris\", read at the last position\n\n\(table.text)")
-    return files
+    return try write(results, of: models, "lens", "logit lens")
   }
 
   // MARK: activation patching
@@ -173,7 +177,7 @@ struct DemoCommand: ParsableCommand {
   /// Puts the clean name back, activation by activation.
   private func patching(_ models: [GPT2]) throws -> [String] {
     section("3. Activation patching: where is the name that decides?")
-    var files: [String] = []
+    var results: [ResultSet] = []
     var columns: [[String]] = []
     var strongest: [String] = []
     var (count, layers, example) = (0, 0, PromptText(clean: ""))
@@ -183,11 +187,8 @@ struct DemoCommand: ParsableCommand {
       (count, example) = (pairs.count, set.prompts[0])
       var patching = ActivationPatching(of: [.residPre, .headZ])
       patching.positions = .at([.label("S2"), .label("END")])
-      var result = try patching.run(model, pairs)
-      result.provenance = result.provenance.merging(runProvenance(prependBOS: true, seed: 0))
-      let path = "\(output)/patch-\(model.identity.name).h5"
-      try ResultFile.write(result, to: path)
-      files.append("\(path)  activation patching of \(count) prompt pairs")
+      let result = try patching.run(model, pairs)
+      results.append(result)
 
       func values(_ site: String) -> [Double] {
         result[group: "patch/activation", variable: "\(site)_normalized"]?.values.doubles ?? []
@@ -216,7 +217,8 @@ struct DemoCommand: ParsableCommand {
       strongest heads when their output is put back:
       \(strongest.joined(separator: "\n"))
       """)
-    return files
+    return try write(
+      results, of: models, "patch", "activation patching of \(count) prompt pairs", seed: 0)
   }
 
   // MARK: attribution and relevance
@@ -227,7 +229,7 @@ struct DemoCommand: ParsableCommand {
     let corrupted = Self.example.replacing("John gave", with: "Mary gave")
     let sweep = ActivationPatching(of: PatchSite.blocks + [.headZ])
     let methods: [AttributionPatching.Method] = [.attribution, .relevance(.relp)]
-    var files: [String] = []
+    var results: [ResultSet] = []
     var cells = 0
     var columns: [[String]] = []
     for model in models {
@@ -236,11 +238,8 @@ struct DemoCommand: ParsableCommand {
         clean: try model.tokens(Self.example), corrupted: try model.tokens(corrupted),
         answer: try tokenizer.singleToken(" Mary"), wrong: try tokenizer.singleToken(" John"))
       let found = try AttributionPatching(of: sweep, by: methods).run(model, [pair])
-      var result = try sweep.run(model, [pair]).compared(with: found)
-      result.provenance = result.provenance.merging(runProvenance(prependBOS: true, seed: 0))
-      let path = "\(output)/estimates-\(model.identity.name).h5"
-      try ResultFile.write(result, to: path)
-      files.append("\(path)  activation, attribution and relevance patching of one pair")
+      let result = try sweep.run(model, [pair]).compared(with: found)
+      results.append(result)
       cells = sweep.sites.reduce(0) { sum, site in
         sum + site.shape(model.config, length: pair.length).reduce(1, *)
       }
@@ -268,7 +267,9 @@ struct DemoCommand: ParsableCommand {
 
       \(table.text)
       """)
-    return files
+    return try write(
+      results, of: models, "estimates",
+      "activation, attribution and relevance patching of one pair", seed: 0)
   }
 
   // MARK: LayerNorm geometry
@@ -276,17 +277,14 @@ struct DemoCommand: ParsableCommand {
   /// What each norm does to the stream, and what is left of it where norms were removed.
   private func geometry(_ models: [GPT2]) throws -> [String] {
     section("5. LayerNorm geometry: what does a norm do to the stream?")
-    var files: [String] = []
+    var results: [ResultSet] = []
     var columns: [[[String]]] = []
     var count = 0
     for model in models {
       let prompts = try indirectObject(model)
       count = prompts.count
-      var result = try LayerNormGeometry().run(model, prompts)
-      result.provenance = result.provenance.merging(runProvenance(prependBOS: true, seed: 0))
-      let path = "\(output)/geometry-\(model.identity.name).h5"
-      try ResultFile.write(result, to: path)
-      files.append("\(path)  LayerNorm geometry of \(count) prompts")
+      let result = try LayerNormGeometry().run(model, prompts)
+      results.append(result)
 
       // Of position 0 and of the others, at each norm the quantiles p05, p50, p95 over tokens.
       func quantiles(_ name: String, first: Bool, norm: Int) -> ArraySlice<Double> {
@@ -324,7 +322,8 @@ struct DemoCommand: ParsableCommand {
 
       \(table.text)
       """)
-    return files
+    return try write(
+      results, of: models, "geometry", "LayerNorm geometry of \(count) prompts", seed: 0)
   }
 
   /// Rank of the answer and prediction at the last position of the only prompt.

@@ -13,13 +13,50 @@ struct ReportCommand: ParsableCommand {
 
   @Argument(help: "Result files.", completion: .file()) var files: [String]
   @Option(name: .shortAndLong, help: "The page to write.", completion: .file()) var output: String
+  @Option(
+    help: "The page's heading; without it the title of the only result, or 'NormLens report'.")
+  var title: String?
+  @Flag(help: "Do not print where the page went.") var quiet = false
+
+  func validate() throws {
+    for (place, path) in files.enumerated() where files[..<place].contains(path) {
+      throw ValidationError("\(path): given twice")
+    }
+  }
 
   func run() throws {
-    let sources = try files.map { path in
-      Report.Source(
-        name: URL(fileURLWithPath: path).lastPathComponent, result: try ResultFile.read(path))
+    let inputs = Set(files.map(Self.resolved))
+    if inputs.contains(Self.resolved(output)) {
+      throw CommandError("-o \(output): is one of the result files; name another file")
     }
-    try Data(Report(title: "NormLens report", sources: sources).html.utf8)
-      .write(to: URL(fileURLWithPath: output))
+    let sources = try zip(files, Self.names(of: files)).map { path, name in
+      Report.Source(
+        name: name, checksum: try FileBytes.sha256(path), result: try ResultFile.read(path))
+    }
+    let own = sources.count == 1 ? sources.first?.result.title : nil
+    let heading = title ?? own.flatMap { $0.isEmpty ? nil : $0 } ?? "NormLens report"
+    let page = Array(Report(title: heading, sources: sources).html.utf8)
+    try FileBytes.write(page, to: output)
+    if !quiet { Terminal.print("\(output): \(bytes(page.count))") }
+  }
+
+  private static func resolved(_ path: String) -> String {
+    URL(fileURLWithPath: path).resolvingSymlinksInPath().standardizedFileURL.path
+  }
+
+  /// The names of files without folders, with as many folders as tell two of one name apart.
+  static func names(of paths: [String]) -> [String] {
+    let parts = paths.map { $0.split(separator: "/").map(String.init) }
+    func name(_ place: Int, _ depth: Int) -> String {
+      parts[place].suffix(depth).joined(separator: "/")
+    }
+    return paths.indices.map { place in
+      let others = paths.indices.filter { $0 != place }
+      let depths = 1...max(1, parts[place].count)
+      let depth = depths.first { depth in
+        !others.contains { name($0, depth) == name(place, depth) }
+      }
+      return depth.map { name(place, $0) } ?? paths[place]
+    }
   }
 }

@@ -31,20 +31,28 @@ struct FieldPictures {
     let unit = first.variable.units == "1" ? "" : PictureContext.unit(first.variable.units)
     let quantity = PictureContext.name(of: first.variable).title
     let named = Naming(quantity: fields.count == 1 ? quantity : "", unit: unit, form: form)
-    var views: [Picture.View] = []
-    for choice in choices(short.map(\.1)) {
-      var panels = short.flatMap { title, numbers in
-        self.panels(title, choice.cut(numbers), choice, named, texts: written.map(choice.cut))
+    let choices = choices(short.map(\.1))
+    var views = choices.map { choice in
+      let facets = short.map { title, numbers in
+        panels(title, choice.cut(numbers), choice, named, texts: written.map(choice.cut))
       }
-      if panels.isEmpty { panels = [Picture.Panel("", .note("no value: an axis is empty"))] }
-      views.append(Picture.View(choice: choice.name, prompt: choice.text, panels: panels))
+      return Picture.View(choice: choice.name, prompt: choice.text, panels: byModel(facets))
     }
-    colour(&views, first.variable, unit)
+    colour(&views, choices.map { $0.prompt != nil }, first.variable, unit)
     return Picture(
       name: name, group: context.group.path, title: title,
       facts: context.modelFacts + context.groupFacts
         + (fields.count == 1 ? context.facts(of: first.variable) : shared(fields)) + notes,
       layout: layout(short[0].1), views: views, isMain: isMain)
+  }
+
+  /// The facets of each field, a model's together so that models stand below each other.
+  private func byModel(_ facets: [[Picture.Panel]]) -> [Picture.Panel] {
+    let count = facets.first?.count ?? 0
+    let panels =
+      facets.allSatisfy { $0.count == count && $0.first?.model != nil }
+      ? (0..<count).flatMap { model in facets.map { $0[model] } } : facets.flatMap { $0 }
+    return panels.isEmpty ? [Picture.Panel("", .note("no value: an axis is empty"))] : panels
   }
 
   /// What all fields say alike.
@@ -364,12 +372,13 @@ struct FieldPictures {
     ]
   }
 
-  /// A pattern without what a causal model cannot attend to.
+  /// A pattern without what a causal model cannot attend to, where rows and columns are all positions.
   private func masked(_ pattern: NamedNumbers) -> NamedNumbers {
     var pattern = pattern
-    let width = pattern.axes[1].count
-    for query in 0..<pattern.axes[0].count where query + 1 < width {
-      for key in (query + 1)..<width { pattern.values[query * width + key] = .nan }
+    let (queries, keys) = (pattern.axes[0].coordinates, pattern.axes[1].coordinates)
+    guard case .indices(let width) = keys, queries == keys else { return pattern }
+    for query in 0..<width {
+      for key in (query + 1)..<max(width, query + 1) { pattern.values[query * width + key] = .nan }
     }
     return pattern
   }
@@ -396,12 +405,13 @@ struct FieldPictures {
 
   /// One scale for the mean over prompts, and one for all single prompts.
   private func colour(
-    _ views: inout [Picture.View], _ variable: ResultVariable, _ unit: String
+    _ views: inout [Picture.View], _ isPrompt: [Bool], _ variable: ResultVariable, _ unit: String
   ) {
-    let scales = [true, false].map { isPrompt in
-      scale(views.filter { ($0.prompt != nil) == isPrompt }, variable, unit)
+    for kind in [true, false] {
+      let places = views.indices.filter { isPrompt[$0] == kind }
+      let scale = scale(places.map { views[$0] }, variable, unit)
+      for place in places { views[place].scale = scale }
     }
-    for index in views.indices { views[index].scale = scales[views[index].prompt != nil ? 0 : 1] }
   }
 
   /// The scale of all cells of some views: symmetric for signed values; from 0, or from the lowest

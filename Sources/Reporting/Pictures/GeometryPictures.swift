@@ -51,7 +51,7 @@ extension PicturePage {
           ? .note("no value: no token but the first")
           : .points(
             Picture.Points(
-              x: "along the ones vector", y: "across it", clouds: clouds, isEqual: true)))
+              x: "along the ones vector", y: "across it", clouds: clouds)))
     }
   }
 
