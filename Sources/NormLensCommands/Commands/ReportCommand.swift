@@ -31,7 +31,8 @@ struct ReportCommand: ParsableCommand {
     }
     let sources = try zip(files, Self.names(of: files)).map { path, name in
       Report.Source(
-        name: name, checksum: try FileBytes.sha256(path), result: try ResultFile.read(path))
+        name: name, checksum: try FileBytes.sha256(path),
+        result: try ResultFile.read(path, maximumBytes: ShowCommand.maximumBytes))
     }
     let own = sources.count == 1 ? sources.first?.result.title : nil
     let heading = title ?? own.flatMap { $0.isEmpty ? nil : $0 } ?? "NormLens report"

@@ -38,6 +38,11 @@ public struct ColourScale: Sendable, Equatable {
       )
     }
 
+    /// Whether white text is easier to read on it than black.
+    var isDark: Bool {
+      0.299 * Double(red) + 0.587 * Double(green) + 0.114 * Double(blue) < 140
+    }
+
     /// `#rrggbb`.
     public var hex: String { String(format: "#%02x%02x%02x", Int(red), Int(green), Int(blue)) }
   }

@@ -234,13 +234,6 @@ struct CellsFigure: PanelFigure {
   }
 }
 
-extension ColourScale.Colour {
-  /// Whether white text is easier to read on it than black.
-  var isDark: Bool {
-    0.299 * Double(red) + 0.587 * Double(green) + 0.114 * Double(blue) < 140
-  }
-}
-
 extension Picture.Cells {
   /// The map in bands of so many columns that the text in the cells can be read; itself where there is
   /// no text or room for all.

@@ -361,10 +361,3 @@ public struct TerminalMap: Sendable {
     return line
   }
 }
-
-extension ColourScale.Colour {
-  /// Whether white letters are read better on it than black ones.
-  var isDark: Bool {
-    0.2126 * Double(red) + 0.7152 * Double(green) + 0.0722 * Double(blue) < 128
-  }
-}
