@@ -15,8 +15,9 @@
 /// as 64 bits, little-endian.
 enum FileSeal {
   static let byteCount = 20
-  /// Larger files are not sealed: reading them back would take longer than writing them has.
-  static let limit = 1 << 30
+  /// Larger files are not sealed: they are not in the system's memory any more when they have been
+  /// written, and reading them back from the disk would take as long again.
+  static let limit = 16 << 30
   private static let magic = Array("NLSEAL01".utf8)
 
   /// What is read at once.

@@ -34,7 +34,10 @@ extension DemoCommand {
         count += 1
       }
     }
-    let page = Array(Report(title: "A tour of the bundled models", sources: sources).html.utf8)
+    var limits = PictureLimits()
+    limits.prompts = 3
+    let report = Report(title: "A tour of the bundled models", sources: sources, limits: limits)
+    let page = Array(report.html.utf8)
     let path = "\(output)/report.html"
     try FileBytes.write(page, to: path)
     Terminal.print(

@@ -53,7 +53,9 @@ struct PlotCommand: ParsableCommand {
 
   func run() throws {
     if let output, !list { try Self.checkDirectory(output) }
-    let result = try ResultFile.read(file)
+    // Prompts that are named may lie anywhere in a large file.
+    let limit = allPrompts || !prompt.isEmpty ? Int.max : ShowCommand.maximumBytes
+    let result = try ResultFile.read(file, maximumBytes: limit)
     var limits = PictureLimits()
     if allPrompts { limits.prompts = .max }
     if let number = prompt.first { limits.prompts = max(limits.prompts, number &+ 1) }

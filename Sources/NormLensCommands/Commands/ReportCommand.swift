@@ -25,21 +25,24 @@ struct ReportCommand: ParsableCommand {
   }
 
   func run() throws {
-    if let identity = FileIdentity(output),
-      let input = files.first(where: { FileIdentity($0) == identity })
-    {
-      throw CommandError("-o \(output): would replace the input '\(input)'; name another file")
+    let inputs = Set(files.map(Self.resolved))
+    if inputs.contains(Self.resolved(output)) {
+      throw CommandError("-o \(output): is one of the result files; name another file")
     }
     let sources = try zip(files, Self.names(of: files)).map { path, name in
       Report.Source(
         name: name, checksum: try FileBytes.sha256(path),
-        result: try ResultFileReader(path: path).result(maximumBytes: ShowCommand.maximumBytes))
+        result: try ResultFile.read(path, maximumBytes: ShowCommand.maximumBytes))
     }
     let own = sources.count == 1 ? sources.first?.result.title : nil
     let heading = title ?? own.flatMap { $0.isEmpty ? nil : $0 } ?? "NormLens report"
     let page = Array(Report(title: heading, sources: sources).html.utf8)
     try FileBytes.write(page, to: output)
     if !quiet { Terminal.print("\(output): \(bytes(page.count))") }
+  }
+
+  private static func resolved(_ path: String) -> String {
+    URL(fileURLWithPath: path).resolvingSymlinksInPath().standardizedFileURL.path
   }
 
   /// The names of files without folders, with as many folders as tell two of one name apart.

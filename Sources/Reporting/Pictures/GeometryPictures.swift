@@ -41,8 +41,9 @@ extension PicturePage {
         let lengths = chosen.map { cut[0].values[$0] }
         let angles = chosen.map { cut[1].values[$0] * .pi / 180 }
         return Picture.Points.Cloud(
-          norms.label(at: norm), model: model, x: zip(lengths, angles).map { $0 * cos($1) },
-          y: zip(lengths, angles).map { $0 * sin($1) },
+          norms.label(at: norm), model: model,
+          x: zip(lengths, angles).map { Self.single($0 * cos($1)) },
+          y: zip(lengths, angles).map { Self.single($0 * sin($1)) },
           labels: chosen.map { "prompt \($0 / places.count), position \($0 % places.count)" })
       }
       return Picture.Panel(
@@ -54,6 +55,9 @@ extension PicturePage {
               x: "along the ones vector", y: "across it", clouds: clouds)))
     }
   }
+
+  /// A number as precise as the numbers that it comes of.
+  private static func single(_ value: Double) -> Double { Double(Float(value)) }
 
   /// Every token's value at each norm, position 0 apart.
   private mutating func strips(_ name: String) {
@@ -74,9 +78,8 @@ extension PicturePage {
           // Shifts by the golden ratio lie evenly, and are the same each time.
           let shift = (Double(count) * 0.618033988749895).truncatingRemainder(dividingBy: 1)
           let isFirst = cell % places.count == 0
-          let x = Double(strip) + (isFirst ? 0 : (shift - 0.5) * 0.6)
-          let label =
-            "\(norms.label(at: norm)), prompt \(cell / places.count), position \(cell % places.count)"
+          let x = Self.single(Double(strip) + (isFirst ? 0 : (shift - 0.5) * 0.6))
+          let label = "prompt \(cell / places.count), position \(cell % places.count)"
           if isFirst {
             first.x.append(x)
             first.y.append(values[cell])

@@ -7,19 +7,25 @@ struct NamedNumbers {
   var axes: [Dimension]
   /// Row-major, NaN where nothing was computed.
   var values: [Double]
+  /// Whether they are float32 numbers; what is worked out of them is then rounded to that.
+  var isSingle = false
 
-  init(axes: [Dimension], values: [Double]) {
+  init(axes: [Dimension], values: [Double], isSingle: Bool = false) {
     precondition(
       values.count == axes.map(\.count).reduce(1, *),
       "NamedNumbers: \(values.count) values for \(axes.map { "\($0.name)=\($0.count)" })")
     self.axes = axes
-    self.values = values
+    self.values = isSingle ? values.map { Double(Float($0)) } : values
+    self.isSingle = isSingle
   }
 
   /// A variable's numbers; nil for text.
   init?(_ variable: ResultVariable, in group: ResultGroup) {
     guard let values = variable.values.doubles else { return nil }
-    self.init(axes: variable.dimensions.compactMap { group[dimension: $0] }, values: values)
+    let isSingle = if case .float32 = variable.values { true } else { false }
+    self.init(
+      axes: variable.dimensions.compactMap { group[dimension: $0] }, values: values,
+      isSingle: isSingle)
   }
 
   var names: [String] { axes.map(\.name) }
@@ -50,7 +56,7 @@ struct NamedNumbers {
     }
     var rest = axes
     rest.remove(at: place)
-    return NamedNumbers(axes: rest, values: cut)
+    return NamedNumbers(axes: rest, values: cut, isSingle: isSingle)
   }
 
   /// The first `count` places of an axis.
@@ -70,7 +76,7 @@ struct NamedNumbers {
       case .integers(let numbers): .integers(Array(numbers.prefix(count)))
       case .labels(let labels): .labels(Array(labels.prefix(count)))
       }
-    return NamedNumbers(axes: short, values: kept)
+    return NamedNumbers(axes: short, values: kept, isSingle: isSingle)
   }
 
   /// One number for all along an axis.
@@ -86,7 +92,7 @@ struct NamedNumbers {
     }
     var rest = axes
     rest.remove(at: place)
-    return NamedNumbers(axes: rest, values: found)
+    return NamedNumbers(axes: rest, values: found, isSingle: isSingle)
   }
 
   /// The mean along an axis over the numbers that exist.
@@ -111,7 +117,8 @@ struct NamedNumbers {
 
   /// The same numbers without axes along which there is nothing to see.
   func dropping(_ isDull: (Dimension) -> Bool) -> NamedNumbers {
-    NamedNumbers(axes: axes.filter { $0.count != 1 || !isDull($0) }, values: values)
+    NamedNumbers(
+      axes: axes.filter { $0.count != 1 || !isDull($0) }, values: values, isSingle: isSingle)
   }
 
   /// The same numbers with an axis of all heads (`L0H0`, `L0H1`, …) as the two axes layer and head.
@@ -127,7 +134,7 @@ struct NamedNumbers {
     var split = axes
     split.replaceSubrange(
       place...place, with: [Dimension("layer", count: layers), Dimension("head", count: heads)])
-    return NamedNumbers(axes: split, values: values)
+    return NamedNumbers(axes: split, values: values, isSingle: isSingle)
   }
 
   /// The same numbers with an axis behind another.
@@ -148,7 +155,8 @@ struct NamedNumbers {
         (0..<shape[axis]).map { place + $0 * strides[axis] }
       }
     }
-    return NamedNumbers(axes: order.map { axes[$0] }, values: places.map { values[$0] })
+    return NamedNumbers(
+      axes: order.map { axes[$0] }, values: places.map { values[$0] }, isSingle: isSingle)
   }
 
   /// The same numbers with an axis and the one behind it as one: layers and heads as `L0H0`, ….
@@ -160,6 +168,6 @@ struct NamedNumbers {
     }
     var fewer = axes
     fewer.replaceSubrange(place...(place + 1), with: [Dimension(joint, .labels(labels))])
-    return NamedNumbers(axes: fewer, values: values)
+    return NamedNumbers(axes: fewer, values: values, isSingle: isSingle)
   }
 }

@@ -13,7 +13,7 @@ public struct PictureLimits: Sendable, Equatable {
   /// The most curves or clouds in one panel; more are chosen evenly.
   public var series = 6
   /// The most points of a cloud; more are chosen evenly.
-  public var points = 2000
+  public var points = 1000
   /// The most rows of a table.
   public var rows = 200
 

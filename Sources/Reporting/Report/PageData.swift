@@ -10,8 +10,12 @@ struct PageData {
   private(set) var notes: [String] = []
   /// How many bytes the pictures of sources may still take.
   private var bytesLeft: Int
+  private let limits: PictureLimits
 
-  init(budget: Int) { bytesLeft = budget }
+  init(limits: PictureLimits, budget: Int) {
+    self.limits = limits
+    bytesLeft = budget
+  }
 
   /// The page's data as JSON.
   mutating func json(title: String, sources: [Report.Source]) -> String {
@@ -38,7 +42,7 @@ struct PageData {
 
   private mutating func source(for source: Report.Source) -> PageJSON {
     let result = source.result
-    let pictures = PictureBook().pictures(of: result)
+    let pictures = PictureBook(limits: limits).pictures(of: result)
     let texts = fitting(pictures, of: source.name)
     var groups: OrderedDictionary<String, [PageJSON]> = [:]
     for (picture, text) in zip(pictures, texts) {

@@ -26,20 +26,26 @@ public struct Report: Sendable {
   public var title: String
   /// What it shows, in order.
   public var sources: [Source]
+  /// How much of each result is drawn.
+  public var limits: PictureLimits
   /// How many bytes of numbers the page may hold; beyond it views of single prompts are left out, and
   /// the page says so.
   public var budget: Int
 
   /// A report.
-  public init(title: String, sources: [Source], budget: Int = 24_000_000) {
+  public init(
+    title: String, sources: [Source], limits: PictureLimits = PictureLimits(),
+    budget: Int = 24_000_000
+  ) {
     self.title = title
     self.sources = sources
+    self.limits = limits
     self.budget = budget
   }
 
   /// The whole page.
   public var html: String {
-    var data = PageData(budget: budget)
+    var data = PageData(limits: limits, budget: budget)
     let json = data.json(title: title, sources: sources)
     return Self.filled([
       "title": Self.escaped(title), "style": EmbeddedText.page_css,

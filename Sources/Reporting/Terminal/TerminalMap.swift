@@ -35,11 +35,13 @@ public struct TerminalMap: Sendable {
     var lines = [shown(picture.title).fitted(width)]
     lines += picture.facts.flatMap { wrapped([shown($0)], indent: "  ") }
     if picture.views.count > 1 {
-      lines.append("  \(shown(view.choice)); 1 of \(picture.views.count) views")
+      lines += wrapped(
+        ["\(shown(view.choice)); 1 of \(picture.views.count) views"], indent: "  ")
     }
     lines +=
       view.prompt.map { wrapped(["\(shown(view.choice)): \(shown($0))"], indent: "  ") } ?? []
-    lines.append("  rows: \(shown(first.cells.y.title)), columns: \(shown(first.cells.x.title))")
+    lines += wrapped(
+      ["rows: \(shown(first.cells.y.title)), columns: \(shown(first.cells.x.title))"], indent: "  ")
     lines.append("")
 
     let shownMaps = maps.prefix(panelLimit)
