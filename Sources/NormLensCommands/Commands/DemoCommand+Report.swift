@@ -35,7 +35,7 @@ extension DemoCommand {
       }
     }
     var limits = PictureLimits()
-    limits.prompts = 3
+    (limits.prompts, limits.points) = (3, 600)
     let report = Report(title: "A tour of the bundled models", sources: sources, limits: limits)
     let page = Array(report.html.utf8)
     let path = "\(output)/report.html"

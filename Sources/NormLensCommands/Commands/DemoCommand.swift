@@ -66,6 +66,7 @@ struct DemoCommand: ParsableCommand {
     _ results: [ResultSet], of models: [GPT2], _ name: String, _ what: String, seed: UInt64? = nil
   ) throws -> [Written] {
     var result = try TwinRun(models).combine(results)
+    result.title = what.prefix(1).uppercased() + what.dropFirst()
     result.provenance = result.provenance.merging(runProvenance(prependBOS: true, seed: seed))
     let path = "\(output)/\(name).h5"
     try ResultFile.write(result, to: path)
@@ -179,7 +180,7 @@ struct DemoCommand: ParsableCommand {
       table.add([streams[index]] + columns.map { $0[index].0 } + columns.map { $0[index].1 })
     }
     Terminal.print("\"\(text)\" → \" Paris\", read at the last position\n\n\(table.text)")
-    return try write(results, of: models, "lens", "logit lens")
+    return try write(results, of: models, "lens", "logit lens of one prompt")
   }
 
   // MARK: activation patching

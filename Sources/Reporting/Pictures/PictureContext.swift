@@ -1,3 +1,4 @@
+import OrderedCollections
 import Results
 
 /// What a group's pictures say beside their numbers: models, tokens, the group's own words.
@@ -62,7 +63,7 @@ struct PictureContext {
   /// What the group says of all its numbers.
   var groupFacts: [String] {
     let words = ["direction", "metric", "method", "position", "layer_norm"].compactMap { name in
-      group.attributes[name].map { "\(name.replacing("_", with: " ")): \($0)" }
+      group.attributes[name].map { "\(name.replacing("_", with: " ")): \(Self.once($0))" }
     }
     var lines = words.isEmpty ? [] : [words.joined(separator: " · ")]
     if case .integer(let all)? = group.attributes["prompts_in_file"],
@@ -71,6 +72,12 @@ struct PictureContext {
       lines.append("the first \(read) of \(all) prompts")
     }
     return lines
+  }
+
+  /// What a value says, once where it says the same of several models.
+  private static func once(_ value: AttributeValue) -> String {
+    guard case .strings(let texts) = value else { return value.description }
+    return OrderedSet(texts).joined(separator: "; ")
   }
 
   /// What the numbers of a variable mean: units, sign, formula.
