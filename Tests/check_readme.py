@@ -78,7 +78,8 @@ def main():
                 script = Path(directory) / "block.py"
                 script.write_text(body)
                 done = subprocess.run(
-                    [sys.executable, script], cwd=directory, text=True, capture_output=True)
+                    [sys.executable, script], cwd=directory, text=True, capture_output=True,
+                    env=os.environ | {"PYTHONPATH": str(ROOT / "examples/python")})
                 if done.returncode:
                     failures.append(f"python block:\n{done.stderr}")
                 return match.group(0)
