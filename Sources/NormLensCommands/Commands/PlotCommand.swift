@@ -53,6 +53,7 @@ struct PlotCommand: ParsableCommand {
 
   func run() throws {
     if let output, !list { try Self.checkDirectory(output) }
+    Interruption.install()
     let result = try ResultFile.read(file)
     var limits = PictureLimits()
     if allPrompts { limits.prompts = .max }
