@@ -15,8 +15,7 @@ import Testing
       [
         "dla", "mini", "--prompt", "When Mary and John went to the store, John gave a drink to",
         "--prompt", "When Tom and James went to the park, James gave a ball to",
-        "--answer", " Mary", "--wrong", " John", "--answer", " Tom", "--wrong", " James",
-        "-o", "dla.h5", "--quiet",
+        "--answer", " Mary", "--wrong", " John", "-o", "dla.h5", "--quiet",
       ], in: directory)
     return directory
   }
@@ -34,7 +33,9 @@ import Testing
         #expect(output.contains(file.split(separator: "/")[1]), "\(file)")
       }
     }
-    print("\(try directory.contents().count) pictures of \(Self.results.count) files")
+    print(
+      "\(try directory.contents().filter { $0.hasSuffix(".svg") }.count) pictures of \(Self.results.count) files"
+    )
   }
 
   @Test func picturesAreChosen() throws {

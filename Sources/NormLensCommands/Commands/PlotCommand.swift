@@ -53,6 +53,7 @@ struct PlotCommand: ParsableCommand {
 
   func run() throws {
     if let output, !list { try Self.checkDirectory(output) }
+    Interruption.install()
     // Prompts that are named may lie anywhere in a large file.
     let limit = allPrompts || !prompt.isEmpty ? Int.max : ShowCommand.maximumBytes
     let result = try ResultFile.read(file, maximumBytes: limit)
