@@ -207,7 +207,10 @@ import Testing
     #expect(resid[0] == ["prompt", "pos", "token", "token_id", "resid"])
     guard case .strings(let tokens)? = group[variable: "token"]?.values,
       case .float32(let numbers)? = group[variable: "resid"]?.values
-    else { return Issue.record("other types") }
+    else {
+      Issue.record("other types")
+      return
+    }
     #expect(resid.dropFirst().map { $0[2] } == tokens)
     #expect(resid.dropFirst().map { Float($0[4]) } == numbers)
     #expect(resid.allSatisfy { $0.count == 5 })
@@ -272,7 +275,10 @@ import Testing
     let length = prompt == 1 ? 3 : 4
     guard case .strings(let tokens)? = Self.sample[group: "activations", variable: "token"]?.values,
       case .float32(let pattern)? = Self.sample[group: "activations", variable: "pattern"]?.values
-    else { return Issue.record("other types") }
+    else {
+      Issue.record("other types")
+      return
+    }
     #expect(props["tokens"] as? [String] == Array(tokens[4 * prompt..<4 * prompt + length]))
     let names = ["L2H0", "L2H1", "L2H2"] + (prompt == 2 ? [] : ["L5H0", "L5H1", "L5H2"])
     #expect(props["attentionHeadNames"] as? [String] == names)

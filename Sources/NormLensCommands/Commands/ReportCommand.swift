@@ -25,9 +25,10 @@ struct ReportCommand: ParsableCommand {
   }
 
   func run() throws {
-    let inputs = Set(files.map(Self.resolved))
-    if inputs.contains(Self.resolved(output)) {
-      throw CommandError("-o \(output): is one of the result files; name another file")
+    if let identity = FileIdentity(output),
+      let input = files.first(where: { FileIdentity($0) == identity })
+    {
+      throw CommandError("-o \(output): would replace the input '\(input)'; name another file")
     }
     let sources = try zip(files, Self.names(of: files)).map { path, name in
       Report.Source(
@@ -39,10 +40,6 @@ struct ReportCommand: ParsableCommand {
     let page = Array(Report(title: heading, sources: sources).html.utf8)
     try FileBytes.write(page, to: output)
     if !quiet { Terminal.print("\(output): \(bytes(page.count))") }
-  }
-
-  private static func resolved(_ path: String) -> String {
-    URL(fileURLWithPath: path).resolvingSymlinksInPath().standardizedFileURL.path
   }
 
   /// The names of files without folders, with as many folders as tell two of one name apart.
