@@ -1,4 +1,5 @@
 import NormLens
+import TestSupport
 import Testing
 
 /// What the picture book chooses, on results made by hand.
@@ -174,6 +175,20 @@ import Testing
       ).first)
     let grid = try Self.cells(paths.views[0].panels[0])
     #expect(grid.y.labels == ["0", "1"] && grid.x.labels == ["0", "1"] && grid.x.title == "head")
+  }
+
+  /// Every finding of the bundled results is in a picture, and no two pictures have one name.
+  @Test(arguments: ["relp-mini", "ln-geometry-mini", "layernorm-questions-mini"])
+  func nothingIsLeftOut(_ name: String) throws {
+    let result = try ResultFile.read("\(Fixtures.data)/results/\(name).h5")
+    let pictures = PictureBook().pictures(of: result)
+    #expect(Set(pictures.map(\.name)).count == pictures.count)
+    for group in result.groups {
+      let drawn = Set(pictures.filter { $0.group == group.path }.flatMap(\.variables))
+      let findings = group.variables.filter { !$0.isCoordinate }.map(\.name)
+      #expect(drawn.isSuperset(of: findings), "\(group.path): \(Set(findings).subtracting(drawn))")
+    }
+    print("\(name): \(pictures.count) pictures")
   }
 
   /// Nothing to draw is said: all NaN, an empty axis.

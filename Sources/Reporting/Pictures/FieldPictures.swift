@@ -178,9 +178,17 @@ struct FieldPictures {
     }
     let models = numbers.axes.first { PictureLimits.modelAxes.contains($0.name) }
     let rest = numbers.axes.filter { !PictureLimits.modelAxes.contains($0.name) }
-    if let series = series(numbers, rest, models) {
-      let panel = line(series, naming, choice)
-      return [Picture.Panel(title, panel)]
+    if let lines = series(numbers, rest, models) {
+      // Intervals of several models would hide each other.
+      if let models, models.count > 1, lines.series.contains(where: { $0.interval != nil }) {
+        return (0..<models.count).map { index in
+          let model = models.label(at: index)
+          let own = Lines(axis: lines.axis, series: lines.series.filter { $0.model == model })
+          return Picture.Panel(
+            title.isEmpty ? model : "\(title), \(model)", model: model, line(own, naming, choice))
+        }
+      }
+      return [Picture.Panel(title, line(lines, naming, choice))]
     }
     guard let models else {
       return cells(title, nil, numbers, choice, texts)
@@ -225,8 +233,10 @@ struct FieldPictures {
       let ofModel = models.map { numbers.at($0.name, model) } ?? numbers
       for kind in 0..<(classes?.count ?? 1) {
         let line = classes.map { ofModel.at($0.name, kind) } ?? ofModel
+        // A panel of intervals is one model's and says so itself.
         let names = [
-          models.map { $0.label(at: model) }, classes.map { Self.classLabel($0, kind) },
+          quantiles == nil ? models.map { $0.label(at: model) } : nil,
+          classes.map { Self.classLabel($0, kind) },
         ].compactMap(\.self)
         let values = quantiles.map { _ in line.at("quantile", 1) } ?? line
         series.append(

@@ -8,6 +8,8 @@ public struct Picture: Sendable, Equatable {
   public var name: String
   /// The path of the group that the numbers stand in: `patch/activation`.
   public var group: String
+  /// The names of the group's variables that are drawn.
+  public var variables: [String]
   /// The ``name`` of the picture of the models themselves, for a picture of their differences.
   public var differenceOf: String?
   /// What is drawn, in a few words.
@@ -26,12 +28,14 @@ public struct Picture: Sendable, Equatable {
   ///
   /// - Precondition: there is at least one view.
   public init(
-    name: String, group: String, differenceOf: String? = nil, title: String, facts: [String],
+    name: String, group: String, variables: [String] = [], differenceOf: String? = nil,
+    title: String, facts: [String],
     layout: Layout = .row, views: [View], isMain: Bool = false
   ) {
     precondition(!views.isEmpty, "Picture '\(name)': no view")
     self.name = name
     self.group = group
+    self.variables = variables
     self.differenceOf = differenceOf
     self.title = title
     self.facts = facts

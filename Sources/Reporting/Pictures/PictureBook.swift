@@ -105,6 +105,7 @@ struct PicturePage {
   private mutating func append(_ picture: Picture, showing: [String]) {
     var picture = picture
     picture.name = fileName(picture.name)
+    picture.variables = showing
     if isDifference {
       let base = context.group.path.split(separator: "/").dropLast().joined(separator: "-")
       picture.differenceOf = base + picture.name.dropFirst(base.count + "-difference".count)
