@@ -33,7 +33,8 @@ extension PicturePage {
         points.hasIdentityLine = false
         panels[0].drawing = .points(points)
       }
-      add(name, title, panels: panels)
+      let neurons = variable(x)?.values.count ?? 0
+      add(name, title, facts: pointLimit(neurons, limits.points), panels: panels)
     }
   }
 
