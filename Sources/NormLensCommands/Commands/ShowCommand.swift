@@ -22,7 +22,7 @@ struct ShowCommand: ParsableCommand {
   @Option(help: "The most rows of a table (default: 24) or a map (default: 64).") var rows: Int?
   @Option(help: "The most columns of a table.") var columns = 12
   @Flag(
-    inversion: .prefixedNo,
+    inversion: .prefixedNo, exclusivity: .exclusive,
     help: ArgumentHelp(
       "Draw heat maps, or do not.",
       discussion:

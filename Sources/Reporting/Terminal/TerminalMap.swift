@@ -24,9 +24,18 @@ public struct TerminalMap: Sendable {
     self.panelLimit = panelLimit
   }
 
-  /// The picture's first view; nil where it holds no heat map.
+  /// The picture's first view, or why it has nothing to draw; nil where it is no heat map.
   public func text(_ picture: Picture) -> String? {
-    guard let view = picture.views.first, let scale = view.scale else { return nil }
+    guard let view = picture.views.first else { return nil }
+    let notes = view.panels.compactMap { panel -> String? in
+      guard case .note(let text) = panel.drawing else { return nil }
+      return [panel.title, text].filter { !$0.isEmpty }.map(shown).joined(separator: ": ")
+    }
+    if notes.count == view.panels.count, !notes.isEmpty {
+      return ([shown(picture.title).fitted(width)] + notes.map { "  " + $0 }).joined(
+        separator: "\n")
+    }
+    guard let scale = view.scale else { return nil }
     let maps = view.panels.compactMap { panel -> (title: String, cells: Picture.Cells)? in
       guard case .cells(let cells) = panel.drawing else { return nil }
       return (shown(panel.title), cells)
@@ -51,13 +60,7 @@ public struct TerminalMap: Sendable {
     if maps.count > shownMaps.count {
       lines.append("… \(maps.count - shownMaps.count) more maps: normlens plot draws them all")
     }
-    for panel in view.panels {
-      if case .note(let text) = panel.drawing {
-        lines += wrapped(
-          [[panel.title, text].filter { !$0.isEmpty }.map(shown).joined(separator: ": ")],
-          indent: "")
-      }
-    }
+    lines += notes.flatMap { wrapped([$0], indent: "") }
     let others = view.panels.count {
       switch $0.drawing {
       case .cells, .note: false
