@@ -144,10 +144,19 @@ struct FieldPictures {
     for prompt in 0..<Swift.min(count, limits.prompts) {
       choices.append(
         Choice(
-          name: "prompt \(prompt)", prompt: prompt, text: context.text(prompt: prompt),
+          name: "prompt \(number(of: prompt))", prompt: prompt, text: context.text(prompt: prompt),
           length: context.length(prompt: prompt)))
     }
     return choices.isEmpty ? [Choice(name: "all")] : choices
+  }
+
+  /// A prompt's number in the file, of which only a part may have been read.
+  private func number(of prompt: Int) -> Int {
+    if case .integers(let numbers)? = context.group[dimension: "prompt"]?.coordinates {
+      numbers[prompt]
+    } else {
+      prompt
+    }
   }
 
   // MARK: Panels
