@@ -29,9 +29,10 @@ struct CommandWords {
       // Behind it are texts only.
       if word == "--" { break }
       guard let name else { continue }
-      isText = name == word && Self.texts.contains(name) && !picksPrompt
+      let isNumber = picksPrompt && name == "--prompt"
+      isText = name == word && Self.texts.contains(name) && !isNumber
       let counts =
-        Self.repeatable.contains(name) && !picksPrompt
+        Self.repeatable.contains(name) && !isNumber
         || repeatsAnswers && Self.answers.contains(name)
       if !counts && !seen.insert(Self.short[name] ?? name).inserted {
         throw CommandError("\(name) was given twice; it counts once")
@@ -50,7 +51,7 @@ struct CommandWords {
   private static let answers: Set = ["--answer", "--wrong"]
   private var repeatsAnswers: Bool { ["run", "patch", "paths"].contains(command) }
   /// Whether `--prompt` is a prompt's number, not its text.
-  private var picksPrompt: Bool { command == "show" }
+  private var picksPrompt: Bool { ["plot", "show"].contains(command) }
   /// The long names of options that have a short one.
   private static let short = ["-o": "--output", "-n": "--count"]
 

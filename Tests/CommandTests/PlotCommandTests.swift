@@ -104,7 +104,8 @@ import Testing
     try fail(["dla.h5", "-o", "x", "--only", ""], 64, ["--only ''"], usage: true)
     try fail(["dla.h5", "-o", "x", "--prompt", "7"], 64, ["--prompt 7", "prompts 0 to 1"])
     try fail(["dla.h5", "-o", "x", "--prompt=-1"], 64, ["0 or more"], usage: true)
-    try fail(["dla.h5", "-o", "x", "--prompt", "0", "--prompt", "1"], 64, ["2 times"], usage: true)
+    try fail(
+      ["dla.h5", "-o", "x", "--prompt", "0", "--prompt", "1"], 64, ["--prompt was given twice"])
     try fail(["dla.h5", "-o", "x", "--prompt", "0", "--all-prompts"], 64, ["exclude"], usage: true)
     for width in ["0", "199", "4001", "-5", "nan"] {
       try fail(["dla.h5", "-o", "x", "--width=\(width)"], 64, ["--width"], usage: true)

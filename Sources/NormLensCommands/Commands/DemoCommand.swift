@@ -13,6 +13,7 @@ struct DemoCommand: ParsableCommand {
 
   func run() throws {
     compute.apply()
+    Interruption.install()
     let clock = ContinuousClock()
     let start = clock.now
     do {

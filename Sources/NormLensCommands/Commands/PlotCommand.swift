@@ -22,7 +22,7 @@ struct PlotCommand: ParsableCommand {
   var only: [String] = []
   @Flag(help: "List the pictures instead of drawing them.") var list = false
   @Option(help: ArgumentHelp("Draw this prompt, counted from 0.", valueName: "n"))
-  var prompt: [Int] = []
+  var prompt: Int?
   @Flag(help: "Draw every prompt and their mean, a file each.") var allPrompts = false
   @Option(
     help: ArgumentHelp("The pictures' width in pixels; a paper's column is 340.", valueName: "px"))
@@ -34,13 +34,10 @@ struct PlotCommand: ParsableCommand {
     if !(200...4000).contains(width) {
       throw ValidationError("--width \(width): expected 200 to 4000 pixels")
     }
-    if prompt.count > 1 {
-      throw ValidationError("--prompt was given \(prompt.count) times; it counts once")
+    if let prompt, prompt < 0 {
+      throw ValidationError("--prompt \(prompt): expected 0 or more")
     }
-    if let number = prompt.first, number < 0 {
-      throw ValidationError("--prompt \(number): expected 0 or more")
-    }
-    if !prompt.isEmpty && allPrompts {
+    if prompt != nil && allPrompts {
       throw ValidationError("--prompt and --all-prompts exclude each other; leave one out")
     }
     if only.contains("") {
@@ -55,11 +52,11 @@ struct PlotCommand: ParsableCommand {
     if let output, !list { try Self.checkDirectory(output) }
     Interruption.install()
     // Prompts that are named may lie anywhere in a large file.
-    let limit = allPrompts || !prompt.isEmpty ? Int.max : ShowCommand.maximumBytes
+    let limit = allPrompts || prompt != nil ? Int.max : ShowCommand.maximumBytes
     let result = try ResultFile.read(file, maximumBytes: limit)
     var limits = PictureLimits()
     if allPrompts { limits.prompts = .max }
-    if let number = prompt.first { limits.prompts = max(limits.prompts, number &+ 1) }
+    if let prompt { limits.prompts = max(limits.prompts, prompt &+ 1) }
     let pictures = try select(PictureBook(limits: limits).pictures(of: result))
     guard let output, !list else {
       if !quiet { Terminal.print(json ? Self.json(pictures) : Self.listing(pictures)) }
@@ -94,10 +91,10 @@ struct PlotCommand: ParsableCommand {
   /// The views to be drawn of a picture. One that has no prompts is drawn as it is.
   private func views(of picture: Picture) -> [Int] {
     if allPrompts { return Array(picture.views.indices) }
-    guard let number = prompt.first else { return [0] }
+    guard let prompt else { return [0] }
     let named = picture.views.indices.filter { Self.prompt(of: picture.views[$0]) != nil }
     return named.isEmpty
-      ? [0] : named.filter { Self.prompt(of: picture.views[$0]) == number }
+      ? [0] : named.filter { Self.prompt(of: picture.views[$0]) == prompt }
   }
 
   /// The number of the prompt that a view shows; nil for a mean, or where there are no prompts.
@@ -108,13 +105,13 @@ struct PlotCommand: ParsableCommand {
 
   /// Fails where `--prompt` names one that no picture has.
   private func checkPrompt(_ pictures: [Picture]) throws(CommandError) {
-    guard let number = prompt.first else { return }
+    guard let prompt else { return }
     let numbers = Set(pictures.flatMap(\.views).compactMap(Self.prompt))
-    if numbers.contains(number) { return }
+    if numbers.contains(prompt) { return }
     let found =
       numbers.max().map { "the pictures are of prompts \(numbers.min() ?? 0) to \($0)" }
       ?? "no picture is of a single prompt"
-    throw CommandError("--prompt \(number): there is none in \(file): \(found)")
+    throw CommandError("--prompt \(prompt): there is none in \(file): \(found)")
   }
 
   // MARK: files

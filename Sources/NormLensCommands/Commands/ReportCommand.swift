@@ -25,11 +25,10 @@ struct ReportCommand: ParsableCommand {
   }
 
   func run() throws {
-    if let identity = FileIdentity(output),
-      let input = files.first(where: { FileIdentity($0) == identity })
-    {
-      throw CommandError("-o \(output): would replace the input '\(input)'; name another file")
-    }
+    var destination = OutputOptions()
+    destination.output = output
+    try destination.check(inputs: files)
+    Interruption.install()
     let sources = try zip(files, Self.names(of: files)).map { path, name in
       Report.Source(
         name: name, checksum: try FileBytes.sha256(path),

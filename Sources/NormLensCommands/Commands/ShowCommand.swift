@@ -78,6 +78,7 @@ struct ShowCommand: ParsableCommand {
     var destination = OutputOptions()
     destination.output = output
     try destination.check(inputs: [file])
+    Interruption.install()
     let reader = try ResultFileReader(path: file)
     let selection = try select(reader.groups)
     if let prompt {

@@ -3,13 +3,13 @@
 ///
 /// A piece is whole along as many of the last axes as fit, so that the scalars of all pieces, one
 /// piece behind the other, are those of the array in order.
-public struct ArrayPieces: Sequence, IteratorProtocol, Sendable {
+package struct ArrayPieces: Sequence, IteratorProtocol, Sendable {
   private let shape: [Int]
   private let piece: [Int]
   private var start: [Int]?
 
   /// The pieces of an array of this shape, with at most `maximumCount` scalars each, at least one.
-  public init(shape: [Int], maximumCount: Int) {
+  package init(shape: [Int], maximumCount: Int) {
     var piece = shape
     for axis in shape.indices {
       let rest = shape[(axis + 1)...].reduce(1, *)
@@ -22,7 +22,7 @@ public struct ArrayPieces: Sequence, IteratorProtocol, Sendable {
   }
 
   /// The next piece: its range along each axis.
-  public mutating func next() -> [Range<Int>]? {
+  package mutating func next() -> [Range<Int>]? {
     guard let place = start else { return nil }
     let ranges = shape.indices.map {
       place[$0]..<Swift.min(shape[$0], place[$0] + piece[$0])

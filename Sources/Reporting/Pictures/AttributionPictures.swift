@@ -5,6 +5,7 @@ extension PicturePage {
   /// scale is from the direct effect.
   mutating func attribution() {
     guard analysis == "dla" else { return }
+    let heads = variable("head_contribution")?.values.count ?? 0
     add(
       "components", "Direct logit attribution by component",
       [
@@ -19,7 +20,8 @@ extension PicturePage {
       ])
     add(
       "frozen_scale", "Attribution with the scale frozen against the direct effect, heads",
-      facts: ["in logits; on the line the attribution is exact"],
+      facts: ["in logits; on the line the attribution is exact"]
+        + pointLimit(heads, limits.points),
       panels: against("head_direct_effect", "head_contribution"))
   }
 
@@ -72,8 +74,19 @@ extension PicturePage {
 
   /// At most so many of a list, evenly spaced, with the first and the last.
   func evenly<Element>(_ all: [Element], _ count: Int) -> [Element] {
-    guard all.count > count, count > 1 else { return all }
+    if all.count <= count { return all }
+    if count < 2 { return Array(all.prefix(Swift.max(0, count))) }
     return (0..<count).map { all[$0 * (all.count - 1) / (count - 1)] }
+  }
+
+  /// What ``evenly(_:_:)`` leaves out of a list, for a picture's facts; empty where all is drawn.
+  func leftOut(_ all: Int, _ count: Int, _ what: String) -> [String] {
+    all > count ? ["\(count) of \(all) \(what), evenly spaced"] : []
+  }
+
+  /// That clouds of so many cells have a limit, for a picture's facts; empty where none reaches it.
+  func pointLimit(_ cells: Int, _ most: Int) -> [String] {
+    cells > most ? ["at most \(most) points of each kind, evenly chosen"] : []
   }
 
   /// The logit lens: the predictions of every stream, written in their cells.

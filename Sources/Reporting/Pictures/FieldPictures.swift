@@ -144,16 +144,25 @@ struct FieldPictures {
     for prompt in 0..<Swift.min(count, limits.prompts) {
       choices.append(
         Choice(
-          name: "prompt \(prompt)", prompt: prompt, text: context.text(prompt: prompt),
+          name: "prompt \(number(of: prompt))", prompt: prompt, text: context.text(prompt: prompt),
           length: context.length(prompt: prompt)))
     }
     return choices.isEmpty ? [Choice(name: "all")] : choices
   }
 
+  /// A prompt's number in the file, of which only a part may have been read.
+  private func number(of prompt: Int) -> Int {
+    if case .integers(let numbers)? = context.group[dimension: "prompt"]?.coordinates {
+      numbers[prompt]
+    } else {
+      prompt
+    }
+  }
+
   // MARK: Panels
 
   /// How values are to be drawn where the axes allow it.
-  enum Form { case automatic, bars, curves, logarithmicCurves }
+  enum Form { case automatic, bars }
 
   struct Naming {
     var quantity: String
@@ -270,11 +279,9 @@ struct FieldPictures {
       || (naming.form == .automatic && PictureLimits.isListing(lines.axis)
         && lines.axis.count * series.count <= limits.bars)
     if asBars { return .bars(Picture.Bars(x: axis, y: naming.height, series: series)) }
-    let positive = series.allSatisfy { $0.values.allSatisfy { $0.isNaN || $0 > 0 } }
     return .curves(
       Picture.Curves(
-        x: axis, positions: numericPositions(lines.axis), y: naming.height, series: series,
-        isLogarithmic: naming.form == .logarithmicCurves && positive))
+        x: axis, positions: numericPositions(lines.axis), y: naming.height, series: series))
   }
 
   /// Where places lie that are numbers and not just numbered.
@@ -309,11 +316,15 @@ struct FieldPictures {
   private func histogram(_ series: [Picture.Series], _ naming: Naming) -> Picture.Drawing {
     let all = series.flatMap(\.values).filter(\.isFinite)
     guard let low = all.min(), let high = all.max() else { return .note("no value") }
-    let (bins, width) = (30, Swift.max(high - low, .leastNormalMagnitude) / 30)
+    let bins = 30
+    // Parts of the ends, not of their distance, which may be too large for a number.
+    let width = Swift.max(
+      high / Double(bins) - low / Double(bins), .leastNormalMagnitude)
     let counted = series.map { series in
       var counts = [Double](repeating: 0, count: bins)
       for value in series.values where value.isFinite {
-        counts[Swift.min(bins - 1, Int((value - low) / width))] += 1
+        let place = (value / Double(bins) - low / Double(bins)) / width * Double(bins)
+        counts[Swift.min(bins - 1, Int(place))] += 1
       }
       return Picture.Series(series.name, model: series.model, counts)
     }
@@ -382,13 +393,22 @@ struct FieldPictures {
     ]
   }
 
-  /// A pattern without what a causal model cannot attend to, where rows and columns are all positions.
+  /// A pattern without what a causal model cannot attend to, where rows and columns are the same
+  /// positions.
   private func masked(_ pattern: NamedNumbers) -> NamedNumbers {
     var pattern = pattern
-    let (queries, keys) = (pattern.axes[0].coordinates, pattern.axes[1].coordinates)
-    guard case .indices(let width) = keys, queries == keys else { return pattern }
-    for query in 0..<width {
-      for key in (query + 1)..<max(width, query + 1) { pattern.values[query * width + key] = .nan }
+    let (queries, keys) = (pattern.axes[0], pattern.axes[1])
+    let isInOrder =
+      switch keys.coordinates {
+      case .indices: true
+      case .integers(let places): places == places.sorted()
+      case .labels: false
+      }
+    guard isInOrder, queries.coordinates == keys.coordinates else { return pattern }
+    for query in 0..<keys.count {
+      for key in 0..<keys.count where key > query {
+        pattern.values[query * keys.count + key] = .nan
+      }
     }
     return pattern
   }

@@ -7,20 +7,26 @@ extension PicturePage {
   mutating func geometry() {
     guard analysis == "ln_geometry" else { return }
     if !isDifference {
+      let norms = context.group[dimension: "ln"]?.count ?? 0
+      let tokens = (variable("norm")?.values.count ?? 0) / Swift.max(1, norms)
+      let chosen = leftOut(norms, limits.series, "norms")
       add(
         "half_plane", "The stream before each norm: along and across the ones vector",
         facts: [
           "a point a token, position 0 left out; what lies along the ones vector is removed by the norm's centring"
-        ], panels: halfPlane())
+        ] + chosen + pointLimit(tokens, pointsOfNorm), panels: halfPlane())
       for name in ["mean_share", "angle_to_ones", "angle_total"] {
         strips(name)
       }
       add(
         "semi_axes", "Semi-axes of the ellipsoid of each norm's outputs",
-        facts: ["largest first; a semi-axis of 0 is not drawn"],
+        facts: ["largest first; a semi-axis of 0 is not drawn"] + chosen,
         panels: semiAxes(), showing: ["semi_axis"])
     }
   }
+
+  /// How many points a norm has in the half-plane.
+  private var pointsOfNorm: Int { limits.points / Swift.max(1, limits.series) }
 
   /// |x|·cos and |x|·sin of the angle to the ones vector, a cloud for each of a few norms.
   private func halfPlane() -> [Picture.Panel] {
@@ -37,7 +43,7 @@ extension PicturePage {
         let all = cut[0].values.indices.filter {
           $0 % places.count > 0 && cut[0].values[$0].isFinite && cut[1].values[$0].isFinite
         }
-        let chosen = evenly(all, limits.points / limits.series)
+        let chosen = evenly(all, pointsOfNorm)
         let lengths = chosen.map { cut[0].values[$0] }
         let angles = chosen.map { cut[1].values[$0] * .pi / 180 }
         return Picture.Points.Cloud(
@@ -59,13 +65,17 @@ extension PicturePage {
   /// A number as precise as the numbers that it comes of.
   private static func single(_ value: Double) -> Double { Double(Float(value)) }
 
+  /// The most strips beside each other.
+  private static let stripLimit = 25
+
   /// Every token's value at each norm, position 0 apart.
   private mutating func strips(_ name: String) {
     guard let variable = variable(name), let all = numbers([name])?.first,
       let norms = all[axis: "ln"], let places = all[axis: "pos"]
     else { return }
     let models = all[axis: "model"]
-    let shownNorms = evenly(Array(0..<norms.count), 25)
+    let shownNorms = evenly(Array(0..<norms.count), Self.stripLimit)
+    let pointsOfStrip = limits.points / Swift.max(1, shownNorms.count)
     let panels = (0..<(models?.count ?? 1)).map { index in
       let model = models?.label(at: index)
       let ofModel = models == nil ? all : all.at("model", index)
@@ -74,7 +84,7 @@ extension PicturePage {
       for (strip, norm) in shownNorms.enumerated() {
         let values = ofModel.at("ln", norm).values
         let known = values.indices.filter { values[$0].isFinite }
-        for (count, cell) in evenly(known, limits.points / shownNorms.count).enumerated() {
+        for (count, cell) in evenly(known, pointsOfStrip).enumerated() {
           // Shifts by the golden ratio lie evenly, and are the same each time.
           let shift = (Double(count) * 0.618033988749895).truncatingRemainder(dividingBy: 1)
           let isFirst = cell % places.count == 0
@@ -102,9 +112,11 @@ extension PicturePage {
               x: "norm", y: variable.longName + unit,
               strips: shownNorms.map { norms.label(at: $0) }, clouds: clouds)))
     }
+    let cells = all.values.count / Swift.max(1, norms.count)
+    let limited = leftOut(norms.count, Self.stripLimit, "norms") + pointLimit(cells, pointsOfStrip)
     add(
       "\(name)_strips", Self.title(PictureContext.name(of: variable).title) + ", token by token",
-      facts: context.facts(of: variable), panels: panels)
+      facts: context.facts(of: variable) + limited, panels: panels)
   }
 
   /// A curve for each of a few norms, on a logarithmic height.

@@ -33,7 +33,8 @@ extension PicturePage {
         points.hasIdentityLine = false
         panels[0].drawing = .points(points)
       }
-      add(name, title, panels: panels)
+      let neurons = variable(x)?.values.count ?? 0
+      add(name, title, facts: pointLimit(neurons, limits.points), panels: panels)
     }
   }
 
@@ -89,8 +90,7 @@ extension PicturePage {
 
   /// Measures of one axis in one panel, a series each; a panel for each model.
   mutating func together(
-    _ name: String, _ title: String, along axis: String, _ fields: [(String, String)],
-    form: FieldPictures.Form = .automatic
+    _ name: String, _ title: String, along axis: String, _ fields: [(String, String)]
   ) {
     let found = fields.compactMap { words, name in
       variable(name).flatMap { variable in
@@ -121,7 +121,7 @@ extension PicturePage {
     }
     add(
       name, title,
-      facts: found.flatMap { words, variable, _ in ["\(words): \(variable.longName)"] },
+      facts: found.map { words, variable, _ in "\(words): \(variable.longName)" },
       panels: panels, showing: found.map(\.1.name))
   }
 

@@ -48,9 +48,12 @@ extension PicturePage {
         guard let estimated = context.result[group: path] else { return [] }
         return scatter(method, exact, estimated)
       }
+      let cells = exact.variables.map(\.values.count).max() ?? 0
       add(
         "scatter", "Estimated against exact effects of patching",
-        facts: ["normalized effects; on the line the estimate is exact"], panels: panels)
+        facts: ["normalized effects; on the line the estimate is exact"]
+          + pointLimit(cells, limits.points),
+        panels: panels)
     }
     for name in ["pearson", "spearman", "sign_flips", "top10_overlap", "abs_error"] {
       add(

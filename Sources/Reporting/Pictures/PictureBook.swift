@@ -2,8 +2,8 @@ public import Results
 
 /// The pictures of a result, chosen from its own axes and attributes.
 ///
-/// What an analysis is known for comes first (``Picture/isMain``): each of those rules stands in a
-/// file of its own beside this one. Every variable that is in none of them is drawn by the general
+/// What an analysis is known for comes first (``Picture/isMain``): those rules stand in the files
+/// beside this one. Every variable that is in none of them is drawn by the general
 /// rules of `FieldPictures`, so that nothing in a file is out of sight.
 public struct PictureBook: Sendable {
   /// How much is drawn.
@@ -193,13 +193,16 @@ struct PicturePage {
   /// Variables that are one number, or one a model, as one table.
   private mutating func addValues(_ left: [ResultVariable]) {
     let single = PictureLimits.modelAxes.union(context.promptCount == 1 ? ["prompt"] : [])
-    let values = left.filter {
+    var values = left.filter {
       !drawn.contains($0.name) && Set($0.dimensions).isSubset(of: single)
         && $0.values.doubles != nil
     }
     guard !values.isEmpty else { return }
     let models = values.lazy.flatMap(\.dimensions).first(where: PictureLimits.modelAxes.contains)
       .flatMap { context.group[dimension: $0] }
+    // Models and pairs of models have different columns.
+    let others = PictureLimits.modelAxes.filter { $0 != models?.name }
+    values.removeAll { !others.isDisjoint(with: $0.dimensions) }
     let names = models.map { axis in (0..<axis.count).map { axis.label(at: $0) } } ?? ["value"]
     let rows = values.map { variable in
       let numbers = variable.values.doubles ?? []

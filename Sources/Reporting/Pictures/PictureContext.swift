@@ -66,10 +66,8 @@ struct PictureContext {
       group.attributes[name].map { "\(name.replacing("_", with: " ")): \(Self.once($0))" }
     }
     var lines = words.isEmpty ? [] : [words.joined(separator: " · ")]
-    if case .integer(let all)? = group.attributes["prompts_in_file"],
-      let read = group[dimension: "prompt"]?.count
-    {
-      lines.append("the first \(read) of \(all) prompts")
+    if let all = group.promptsInFile {
+      lines.append("the first \(promptCount) of \(all) prompts")
     }
     return lines
   }

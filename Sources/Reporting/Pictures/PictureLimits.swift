@@ -10,11 +10,11 @@ public struct PictureLimits: Sendable, Equatable {
   public var patternPositions = 64
   /// The most bars beside each other; more places are a curve.
   public var bars = 60
-  /// The most curves or clouds in one panel; more are chosen evenly.
+  /// The most norms in one panel of LayerNorm geometry; more are chosen evenly.
   public var series = 6
-  /// The most points of a cloud; more are chosen evenly.
+  /// The most points of a cloud of cells or tokens; more are chosen evenly.
   public var points = 1000
-  /// The most rows of a table.
+  /// The most rows of a list of words.
   public var rows = 200
 
   /// The usual limits.

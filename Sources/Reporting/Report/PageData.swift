@@ -145,15 +145,21 @@ struct PageData {
     var texts = pictures.map { json(of: $0).serialized }
     func size() -> Int { texts.reduce(0) { $0 + $1.utf8.count } }
     if size() > bytesLeft {
+      var isShorter = false
       for (place, picture) in pictures.enumerated() {
         var picture = picture
         let general = picture.views.filter { $0.prompt == nil }
-        picture.views = general.isEmpty ? Array(picture.views.prefix(1)) : general
+        let kept = general.isEmpty ? Array(picture.views.prefix(1)) : general
+        if kept.count == picture.views.count { continue }
+        picture.views = kept
         texts[place] = json(of: picture).serialized
+        isShorter = true
       }
-      notes.append(
-        "\(name): views of single prompts are left out, as they would make this page too large; "
-          + "normlens plot draws them.")
+      if isShorter {
+        notes.append(
+          "\(name): views of single prompts are left out, as they would make this page too large; "
+            + "normlens plot draws them.")
+      }
     }
     var largest = size()
     if largest > bytesLeft {

@@ -6,17 +6,6 @@ const isPattern = (panel) => panel.kind === "cells"
   && panel.x !== undefined && axisOf(panel.x).labels.length === axisOf(panel.y).labels.length
   && /key/i.test(axisOf(panel.x).title) && /query/i.test(axisOf(panel.y).title);
 
-/** A pattern's panel whose cells above the diagonal, which no token can attend to, have no value. */
-function masked(panel) {
-  if (!isPattern(panel)) return panel;
-  const values = numbers(panel.values);
-  const count = axisOf(panel.x).labels.length;
-  const above = (i) => i % count > Math.floor(i / count);
-  if (values.some((value, i) => above(i) && value !== 0 && !Number.isNaN(value))) return panel;
-  const kept = values.map((value, i) => (above(i) ? NaN : value));
-  return { ...panel, values: { ...panel.values, decoded: kept } };
-}
-
 /** Draws the thumbnails in `box`; `memory` keeps which is large from one drawing to the next. */
 function drawThumbnails(box, panels, options, memory) {
   const viewer = d3.select(box).append("div").attr("class", "viewer");
@@ -27,13 +16,12 @@ function drawThumbnails(box, panels, options, memory) {
   const models = new Set(panels.map((panel) => panel.model));
   const nameOf = (panel) => (models.size > 1 && panel.model
     ? `${panel.title} ${panel.model}` : panel.title);
-  const all = panels.map(masked);
-  const chosen = Math.max(0, all.findIndex((panel) => nameOf(panel) === memory.focus));
+  const chosen = Math.max(0, panels.findIndex((panel) => nameOf(panel) === memory.focus));
 
   // Each model begins a row of its own.
   let grid = null;
   let model;
-  all.forEach((panel, p) => {
+  panels.forEach((panel, p) => {
     if (grid === null || panel.model !== model) {
       model = panel.model;
       if (models.size > 1 && model) thumbs.append("p").attr("class", "of").text(model);
@@ -57,10 +45,10 @@ function drawThumbnails(box, panels, options, memory) {
   drawColourBar(thumbs.append("div").attr("class", "legend").node(), options.scale);
 
   function focus(p) {
-    memory.focus = nameOf(all[p]);
+    memory.focus = nameOf(panels[p]);
     thumbs.selectAll(".thumb").attr("aria-pressed", (_, i) => i === p);
     large.replaceChildren();
-    const panel = all[p];
+    const panel = panels[p];
     d3.select(large).append("p").attr("class", "of").text(nameOf(panel));
     const pattern = isPattern(panel);
     const width = large.clientWidth || options.width;
@@ -76,7 +64,7 @@ function drawThumbnails(box, panels, options, memory) {
     });
     if (words && map) words.onToken = (row, column) => map.highlight(row, column);
   }
-  if (all.length > 0) focus(chosen);
+  if (panels.length > 0) focus(chosen);
 }
 
 /** The prompt's tokens as buttons, coloured by how much one of them attends to each. */

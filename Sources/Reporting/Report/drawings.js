@@ -13,7 +13,7 @@ const isCounted = (labels) => labels.length > 12 && labels.every((text) => /^\d+
 /** Every how many-th label has room: of numbers 2, 5, 10, … */
 function thinned(labels, room, longest, isTurned) {
   const least = Math.ceil((isTurned ? 12 : longest + 8) / room);
-  if (!isCounted(labels)) return Math.max(1, isTurned || least > 1 ? least : 1);
+  if (!isCounted(labels)) return least;
   const power = 10 ** Math.floor(Math.log10(least));
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= least);
 }
@@ -195,7 +195,7 @@ function drawCells(box, panel, options) {
       .style("fill", (_, i) => inkOn(colour(values[i])))
       .text((text) => cut(text, cellWidth - 4));
   }
-  const frame = plot.append("rect").attr("class", "frame").attr("width", plotWidth)
+  plot.append("rect").attr("class", "frame").attr("width", plotWidth)
     .attr("height", plotHeight);
 
   // Labels, as many as have room.
@@ -272,7 +272,6 @@ function drawCells(box, panel, options) {
         .attr("width", column === null ? plotWidth : cellWidth)
         .attr("height", row === null ? plotHeight : cellHeight);
     },
-    frame,
   };
 }
 
@@ -287,8 +286,7 @@ function drawColourBar(box, scale) {
     .enter().append("stop").attr("offset", (_, i) => `${(100 * i) / (stops.length - 1)}%`)
     .attr("stop-color", (stop) => stop);
   const bar = svg.append("g").attr("transform", "translate(45,1)");
-  bar.append("rect").attr("width", width).attr("height", height).attr("fill", `url(#${id})`)
-    .attr("class", "bar");
+  bar.append("rect").attr("width", width).attr("height", height).attr("fill", `url(#${id})`);
   bar.append("rect").attr("width", width).attr("height", height).attr("class", "frame");
   const ends = scale.signed
     ? [[0, scale.low], [0.5, (scale.low + scale.high) / 2], [1, scale.high]]
@@ -477,7 +475,7 @@ function drawBars(box, panel, options) {
     const whiskers = plot.append("g").attr("class", "zero");
     numbers(series.values).forEach((value, i) => {
       if (!Number.isFinite(value)) return;
-      group.append("rect").attr("class", "bar").attr("x", bands(i) + inner(s))
+      group.append("rect").attr("x", bands(i) + inner(s))
         .attr("y", Math.min(y(0), y(value)))
         .attr("width", Math.max(0.5, inner.bandwidth() - (panel.series.length > 1 ? 0.5 : 0)))
         .attr("height", Math.max(0.5, Math.abs(y(value) - y(0))));

@@ -127,7 +127,7 @@ function addFigure(parent, source, picture, difference, id) {
       drawTable(numbersBox, panel.columns, panel.rows, { caption: panel.title || picture.title });
     }
     const rest = panels.filter((panel) => panel.kind !== "table");
-    const rows = rowsOf(view, rest, (value, isSingle) => exact(value, isSingle));
+    const rows = rowsOf(view, rest, exact);
     if (rows.length === 0) return;
     // What is the same in every row is not said in every row.
     const columns = columnsOf(rows).filter((column) => !column.endsWith("_index")
