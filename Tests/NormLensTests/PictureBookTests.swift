@@ -126,21 +126,19 @@ import Testing
 
   /// A pattern is a thumbnail a head, without what lies in the future.
   @Test func patterns() throws {
+    let (axes, heads) = ([("query_pos", 2), ("key_pos", 2)], [("layer", 2), ("head", 3)])
+    let (variable, dimensions) = Self.counting("pattern", [("prompt", 1)] + heads + axes)
+    var pattern = variable
+    // A causal head attends to itself and what is before; one that does not is drawn as it is.
+    pattern.values = .float32((0..<6).flatMap { [1, $0 == 0 ? 0.5 : 0, 0.25, 0.75] })
     let picture = try #require(
-      PictureBook().pictures(
-        of: Self.result(
-          "activations",
-          [
-            Self.counting(
-              "pattern",
-              [("prompt", 1), ("layer", 2), ("head", 3), ("query_pos", 2), ("key_pos", 2)])
-          ])
-      ).first)
+      PictureBook().pictures(of: Self.result("activations", [(pattern, dimensions)])).first)
     #expect(picture.layout == .thumbnails(columns: 3) && picture.isMain)
     #expect(
       picture.views[0].panels.map(\.title) == ["L0H0", "L0H1", "L0H2", "L1H0", "L1H1", "L1H2"])
-    let last = try Self.cells(picture.views[0].panels[5])
-    #expect(last.values[0] == 20 && last.values[1].isNaN && last.values[2...] == [22, 23])
+    #expect(try Self.cells(picture.views[0].panels[0]).values == [1, 0.5, 0.25, 0.75])
+    let last = try Self.cells(picture.views[0].panels[5]).values
+    #expect(last[0] == 1 && last[1].isNaN && last[2...] == [0.25, 0.75])
   }
 
   /// Vectors are drawn by their length, and the picture says so.

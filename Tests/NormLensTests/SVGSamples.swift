@@ -142,7 +142,7 @@ enum SVGSamples {
             series: [
               series("mini", 1, log: log), series("mini-vanilla", 2, log: log),
               series("mini-lnfree", 3, log: log),
-            ], isLogarithmic: log, reference: log ? nil : 1.5)))
+            ], isLogarithmic: log)))
     }
     let wide = Picture.Curves(
       x: Picture.Axis("λ", (0...40).map { "\($0)" }), positions: (0...40).map { Double($0) / 40 },
@@ -170,7 +170,7 @@ enum SVGSamples {
       x: "along ones", y: "across",
       clouds: [
         Picture.Points.Cloud("attn_out", x: a.map { $0 * 0.4 }, y: b.map { 8 + $0 })
-      ], isEqual: true)
+      ])
     let strips = Picture.Points(
       x: "norm", y: "angle (degrees)",
       strips: ["L0.ln1", "L0.ln2", "L1.ln1", "L1.ln2", "ln_final"],

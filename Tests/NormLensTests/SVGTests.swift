@@ -230,11 +230,10 @@ import Testing
               interval: Picture.Interval(low: values, high: values.dropLast(), meaning: "none"))
           ], isLogarithmic: log))
     }
-    func points(_ x: [Double], _ y: [Double], line: Bool, equal: Bool) -> Picture.Drawing {
+    func points(_ x: [Double], _ y: [Double], line: Bool) -> Picture.Drawing {
       .points(
         Picture.Points(
-          x: "x", y: "y", clouds: [Picture.Points.Cloud("", x: x, y: y)], hasIdentityLine: line,
-          isEqual: equal))
+          x: "x", y: "y", clouds: [Picture.Points.Cloud("", x: x, y: y)], hasIdentityLine: line))
     }
     let tiny = Double.leastNonzeroMagnitude
     let wild: [Double] = [.nan, .infinity, -.infinity, 1e308, -1e308]
@@ -255,7 +254,7 @@ import Testing
       .curves(
         Picture.Curves(
           x: many, positions: [.nan, 1, 1, .infinity], y: "",
-          series: [Picture.Series("", [1, 2, 3, 4, 5])], reference: .nan)),
+          series: [Picture.Series("", [1, 2, 3, 4, 5])])),
       .table(Picture.Table(columns: [], rows: [])), .note(""),
     ]
     for values in [
@@ -264,9 +263,9 @@ import Testing
       [tiny, 1, 1e308, 2, 3],
     ] {
       all += [curves(values), curves(values, log: true)]
-      for (line, equal) in [(true, false), (false, true), (false, false)] {
-        all.append(points(values, values, line: line, equal: equal))
-        all.append(points([1, 1, 1, 1, 1], values, line: line, equal: equal))
+      for line in [true, false] {
+        all.append(points(values, values, line: line))
+        all.append(points([1, 1, 1, 1, 1], values, line: line))
       }
     }
     return all

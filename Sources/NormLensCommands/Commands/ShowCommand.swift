@@ -125,7 +125,10 @@ struct ShowCommand: ParsableCommand {
     if map ?? (selection.isOfVariables && colours != .none) {
       let maps = TerminalMap(
         colours: colours, width: Terminal.columns, rowLimit: rows ?? 64)
-      let pictures = PictureBook().pictures(of: whole)
+      // A map is of the first view.
+      var limits = PictureLimits()
+      limits.prompts = 1
+      let pictures = PictureBook(limits: limits).pictures(of: whole)
       let texts = pictures.compactMap(maps.text)
       for text in texts { Terminal.print(text + "\n") }
       if texts.isEmpty && map == true {

@@ -40,7 +40,12 @@ public struct ColourScale: Sendable, Equatable {
 
     /// Whether white text is easier to read on it than black.
     var isDark: Bool {
-      0.299 * Double(red) + 0.587 * Double(green) + 0.114 * Double(blue) < 140
+      // WCAG: the luminance at which black and white have one contrast.
+      let parts = [red, green, blue].map { part in
+        let share = Double(part) / 255
+        return share <= 0.04045 ? share / 12.92 : pow((share + 0.055) / 1.055, 2.4)
+      }
+      return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2] < 0.179
     }
 
     /// `#rrggbb`.

@@ -80,9 +80,9 @@ struct FieldPictures {
       note("the largest in size of \(short[axis: "neuron"]?.count ?? 0) neurons")
       short = short.largest("neuron")
     }
-    short = short.splittingHeads().dropping(PictureLimits.isDull)
+    short = short.splittingHeads().dropping(AxisRoles.isDull)
     let isPattern = short.has("query_pos") && short.has("key_pos")
-    for axis in short.axes where PictureLimits.tokenAxes.contains(axis.name) {
+    for axis in short.axes where AxisRoles.tokenAxes.contains(axis.name) {
       let most = isPattern ? limits.patternPositions : limits.positions
       guard axis.count > most else { continue }
       short = short.prefix(axis.name, most)
@@ -116,7 +116,7 @@ struct FieldPictures {
       if keepsPrompts { return numbers }
       var cut = prompt.map { numbers.at("prompt", $0) } ?? numbers.mean("prompt")
       if let length {
-        for axis in PictureLimits.tokenAxes { cut = cut.prefix(axis, length) }
+        for axis in AxisRoles.tokenAxes { cut = cut.prefix(axis, length) }
       }
       return cut
     }
@@ -133,10 +133,10 @@ struct FieldPictures {
     }
     let (count, rest) = (context.promptCount, Set(numbers.names).subtracting(["prompt"]))
     // A number a prompt: the prompts are the axis that is drawn.
-    if rest.isSubset(of: PictureLimits.modelAxes) {
+    if rest.isSubset(of: AxisRoles.modelAxes) {
       return [Choice(name: "all prompts", keepsPrompts: true)]
     }
-    let hasTokens = !rest.isDisjoint(with: PictureLimits.tokenAxes)
+    let hasTokens = !rest.isDisjoint(with: AxisRoles.tokenAxes)
     var choices: [Choice] = []
     if count > 1, !hasTokens || context.promptsAreOfOneLength {
       choices.append(Choice(name: "mean over \(count) prompts"))
@@ -185,8 +185,8 @@ struct FieldPictures {
         Picture.Panel(title, .note("no value: all \(numbers.values.count) cells are NaN"))
       ]
     }
-    let models = numbers.axes.first { PictureLimits.modelAxes.contains($0.name) }
-    let rest = numbers.axes.filter { !PictureLimits.modelAxes.contains($0.name) }
+    let models = numbers.axes.first { AxisRoles.modelAxes.contains($0.name) }
+    let rest = numbers.axes.filter { !AxisRoles.modelAxes.contains($0.name) }
     if let lines = series(numbers, rest, models) {
       // Intervals of several models would hide each other.
       if let models, models.count > 1, lines.series.contains(where: { $0.interval != nil }) {
@@ -232,7 +232,7 @@ struct FieldPictures {
       quantiles = rest.removeLast()
     }
     var classes: Dimension?
-    if rest.count == 2, let small = rest.first(where: PictureLimits.isClass) {
+    if rest.count == 2, let small = rest.first(where: AxisRoles.isClass) {
       classes = small
       rest.removeAll { $0.name == small.name }
     }
@@ -276,7 +276,7 @@ struct FieldPictures {
     if lines.axis.name == "neuron" { return neurons(series, lines.axis, naming) }
     let asBars =
       naming.form == .bars
-      || (naming.form == .automatic && PictureLimits.isListing(lines.axis)
+      || (naming.form == .automatic && AxisRoles.isListing(lines.axis)
         && lines.axis.count * series.count <= limits.bars)
     if asBars { return .bars(Picture.Bars(x: axis, y: naming.height, series: series)) }
     return .curves(
@@ -348,7 +348,7 @@ struct FieldPictures {
           .table(Picture.Table(columns: ["value"], rows: [[compact(numbers.values[0])]])))
       ]
     }
-    if numbers.axes.count > 2, let small = numbers.axes.first(where: PictureLimits.isClass) {
+    if numbers.axes.count > 2, let small = numbers.axes.first(where: AxisRoles.isClass) {
       return (0..<small.count).flatMap { index in
         let label = Self.classLabel(small, index)
         return cells(
@@ -407,7 +407,10 @@ struct FieldPictures {
     guard isInOrder, queries.coordinates == keys.coordinates else { return pattern }
     for query in 0..<keys.count {
       for key in 0..<keys.count where key > query {
-        pattern.values[query * keys.count + key] = .nan
+        let cell = query * keys.count + key
+        if pattern.values[cell] == 0 || pattern.values[cell] == -.infinity {
+          pattern.values[cell] = .nan
+        }
       }
     }
     return pattern
@@ -420,14 +423,14 @@ struct FieldPictures {
 
   /// An axis for people: tokens at positions, words for names.
   func axis(_ axis: Dimension, _ choice: Choice) -> Picture.Axis {
-    if PictureLimits.tokenAxes.contains(axis.name),
+    if AxisRoles.tokenAxes.contains(axis.name),
       let tokens = context.tokens(prompt: choice.prompt, count: axis.count),
       tokens.count == axis.count
     {
-      return Picture.Axis(PictureLimits.words[axis.name] ?? axis.name, tokens)
+      return Picture.Axis(AxisRoles.words[axis.name] ?? axis.name, tokens)
     }
     return Picture.Axis(
-      PictureLimits.words[axis.name] ?? axis.name.replacing("_", with: " "),
+      AxisRoles.words[axis.name] ?? axis.name.replacing("_", with: " "),
       (0..<axis.count).map { shown(axis.label(at: $0)) })
   }
 

@@ -217,20 +217,17 @@ public struct Picture: Sendable, Equatable {
     public var series: [Series]
     /// Whether the height is logarithmic; every value is then positive or NaN.
     public var isLogarithmic: Bool
-    /// A height at which a line is drawn, with what it says: perfect calibration, no effect.
-    public var reference: Double?
 
     /// Curves.
     public init(
       x: Axis, positions: [Double]? = nil, y: String, series: [Series],
-      isLogarithmic: Bool = false, reference: Double? = nil
+      isLogarithmic: Bool = false
     ) {
       self.x = x
       self.positions = positions
       self.y = y
       self.series = series
       self.isLogarithmic = isLogarithmic
-      self.reference = reference
     }
   }
 
@@ -247,8 +244,6 @@ public struct Picture: Sendable, Equatable {
     public var clouds: [Cloud]
     /// Whether the line y = x is drawn and both axes have one range.
     public var hasIdentityLine: Bool
-    /// Whether a unit is as long along x as along y: the half-plane of a norm.
-    public var isEqual: Bool
 
     /// Points of one kind: a site, a layer, a model.
     public struct Cloud: Sendable, Equatable {
@@ -283,14 +278,13 @@ public struct Picture: Sendable, Equatable {
     /// Points.
     public init(
       x: String, y: String, strips: [String]? = nil, clouds: [Cloud],
-      hasIdentityLine: Bool = false, isEqual: Bool = false
+      hasIdentityLine: Bool = false
     ) {
       self.x = x
       self.y = y
       self.strips = strips
       self.clouds = clouds
       self.hasIdentityLine = hasIdentityLine
-      self.isEqual = isEqual
     }
   }
 

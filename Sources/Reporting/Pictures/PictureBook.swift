@@ -192,16 +192,16 @@ struct PicturePage {
 
   /// Variables that are one number, or one a model, as one table.
   private mutating func addValues(_ left: [ResultVariable]) {
-    let single = PictureLimits.modelAxes.union(context.promptCount == 1 ? ["prompt"] : [])
+    let single = AxisRoles.modelAxes.union(context.promptCount == 1 ? ["prompt"] : [])
     var values = left.filter {
       !drawn.contains($0.name) && Set($0.dimensions).isSubset(of: single)
         && $0.values.doubles != nil
     }
     guard !values.isEmpty else { return }
-    let models = values.lazy.flatMap(\.dimensions).first(where: PictureLimits.modelAxes.contains)
+    let models = values.lazy.flatMap(\.dimensions).first(where: AxisRoles.modelAxes.contains)
       .flatMap { context.group[dimension: $0] }
     // Models and pairs of models have different columns.
-    let others = PictureLimits.modelAxes.filter { $0 != models?.name }
+    let others = AxisRoles.modelAxes.filter { $0 != models?.name }
     values.removeAll { !others.isDisjoint(with: $0.dimensions) }
     let names = models.map { axis in (0..<axis.count).map { axis.label(at: $0) } } ?? ["value"]
     let rows = values.map { variable in

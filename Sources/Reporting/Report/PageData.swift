@@ -239,14 +239,13 @@ struct PageData {
         ("kind", .string("curves")), ("x", axis(curves.x)),
         ("positions", curves.positions.map(PageJSON.numbers) ?? .null), ("y", .string(curves.y)),
         ("log", .bool(curves.isLogarithmic)),
-        ("reference", curves.reference.map(PageJSON.number) ?? .null),
         ("series", .array(curves.series.map(Self.series))),
       ]
     case .points(let points):
       return [
         ("kind", .string("points")), ("x", .string(points.x)), ("y", .string(points.y)),
         ("strips", points.strips.map(PageJSON.strings) ?? .null),
-        ("identity", .bool(points.hasIdentityLine)), ("equal", .bool(points.isEqual)),
+        ("identity", .bool(points.hasIdentityLine)),
         (
           "clouds",
           .array(

@@ -523,7 +523,6 @@ function drawCurves(box, panel, options) {
     return drawNote(box, "no value: every point of the curves is NaN");
   }
   const all = d3.merge((options.alike ?? [panel]).map(heights));
-  if (panel.reference !== null && inside(panel.reference)) all.push(panel.reference);
   let [low, high] = d3.extent(all);
   if (low === high) [low, high] = panel.log ? [low / 2, high * 2] : [low - 1, high + 1];
   const y = panel.log ? d3.scaleLog().domain([low / 1.1, high * 1.1])
@@ -545,10 +544,6 @@ function drawCurves(box, panel, options) {
     drawXLabels(plot, x.labels, (i) => across(positions[i]), frame);
   }
   drawFrame(plot, frame);
-  if (panel.reference !== null) {
-    plot.append("line").attr("class", "reference").attr("x2", plotWidth)
-      .attr("y1", y(panel.reference)).attr("y2", y(panel.reference));
-  }
   if (!panel.log && low < 0 && high > 0) {
     plot.append("line").attr("class", "zero").attr("x2", plotWidth).attr("y1", y(0))
       .attr("y2", y(0));
@@ -617,16 +612,6 @@ function drawPoints(box, panel, options) {
   const isSquare = panel.identity && !panel.strips;
   const size = isSquare ? { ...options, width: Math.min(options.width, 440) } : { ...options };
   if (isSquare) size.height = Math.max(160, size.width - 66);
-  if (panel.equal) {
-    const ratio = (wide(yEnds)[1] - wide(yEnds)[0]) / (wide(xEnds)[1] - wide(xEnds)[0]);
-    size.height = (size.width - 82) * ratio;
-    if (size.height > 420) {
-      size.width = 420 / ratio + 82;
-      if (size.width < 260) size.width = Math.min(260, options.width);
-      size.height = 420;
-    }
-    size.height = Math.max(120, size.height);
-  }
   const y = d3.scaleLinear().domain(wide(yEnds));
   if (panel.strips) y.nice(5);
   const frame = chartFrame(box, size, {
@@ -638,17 +623,6 @@ function drawPoints(box, panel, options) {
   y.range([plotHeight - 6, 6]);
   if (panel.strips) {
     x = d3.scaleLinear().domain([-0.5, panel.strips.length - 0.5]).range([0, plotWidth]);
-  } else if (panel.equal) {
-    // A unit is as long along x as along y: the looser axis gets the wider range.
-    const spans = [[x, plotWidth - 16], [y, plotHeight - 12]].map(([scale, length]) => {
-      const [low, high] = scale.domain();
-      return (high - low) / length;
-    });
-    const unit = Math.max(...spans);
-    for (const [scale, length] of [[x, plotWidth - 16], [y, plotHeight - 12]]) {
-      const middle = (scale.domain()[0] + scale.domain()[1]) / 2;
-      scale.domain([middle - (unit * length) / 2, middle + (unit * length) / 2]);
-    }
   }
   drawYAxis(plot, y, plotWidth);
   if (panel.strips) {

@@ -14,10 +14,9 @@ struct CurvesFigure: PanelFigure {
     _ curves: Picture.Curves, style: SVGStyle, width: Double, styles: SeriesStyles,
     panel: Picture.Panel
   ) {
-    var heights = curves.series.flatMap {
+    let heights = curves.series.flatMap {
       $0.values + ($0.interval?.low ?? []) + ($0.interval?.high ?? [])
     }
-    if let reference = curves.reference { heights.append(reference) }
     let finite = heights.filter(\.isFinite)
     let (least, most) = (finite.min() ?? 0, finite.max() ?? 0)
     // Zero is shown where it is near.
@@ -43,10 +42,6 @@ struct CurvesFigure: PanelFigure {
       drawBand(series, styles[labels[number]], into: &svg)
     }
     frame.drawEdges(into: &svg)
-    if let reference = curves.reference, let at = frame.vertical(reference) {
-      svg.rule(
-        (frame.left, at), (frame.left + frame.plotWidth, at), ink: SVGStyle.ink, dash: "5 4")
-    }
     for (number, series) in curves.series.enumerated() {
       draw(series, labels[number], into: &svg)
     }

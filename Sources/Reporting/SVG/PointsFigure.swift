@@ -45,20 +45,7 @@ struct PointsFigure: PanelFigure {
     let (x, y) = (
       ValueAxis(covering: across, count: ticks), ValueAxis(covering: up, count: 5)
     )
-    guard points.isEqual else {
-      return PlotFrame(x: .values(x), y: y, titles: titles, style: style, width: width)
-    }
-    let (wide, tall) = (x.high - x.low, y.high - y.low)
-    // So flat or so steep that nothing could be seen: the shorter axis shows more than it must.
-    let (minX, minY) = (Swift.max(wide, tall / 3), Swift.max(tall, wide / 3))
-    func stretched(_ axis: ValueAxis, to span: Double) -> ValueAxis {
-      let extra = (span - (axis.high - axis.low)) / 2
-      let low = axis.low == 0 ? 0 : axis.low - extra
-      return ValueAxis(low: low, high: low + span, count: 5)
-    }
-    return PlotFrame(
-      x: .values(stretched(x, to: minX)), y: stretched(y, to: minY), titles: titles,
-      style: style, width: width, proportion: minY / minX)
+    return PlotFrame(x: .values(x), y: y, titles: titles, style: style, width: width)
   }
 
   var height: Double { frame.height + (missing > 0 ? SVGStyle.lead(style.tick) : 0) }
