@@ -9,7 +9,7 @@ import Testing
 
   @Test(arguments: [
     "inspect", "convert", "init", "run", "tokenize", "cache", "lens", "dla", "geometry",
-    "stream", "heads", "neurons", "paths", "show", "evaluate",
+    "stream", "heads", "neurons", "paths", "show", "evaluate", "plot", "report",
   ])
   func help(_ command: String) throws {
     let directory = try TemporaryDirectory()

@@ -8,15 +8,12 @@ struct BarsFigure: PanelFigure {
   /// Bars laid out for a width.
   init(
     _ bars: Picture.Bars, style: SVGStyle, width: Double, styles: SeriesStyles,
-    panel: Picture.Panel
+    panel: Picture.Panel, span: SharedSpan
   ) {
-    let ends = bars.series.flatMap {
-      $0.values + ($0.interval?.low ?? []) + ($0.interval?.high ?? [])
-    }
     (self.bars, self.styles) = (bars, styles)
     labels = bars.series.map { SeriesStyles.label($0.name, $0.model, in: panel) }
     frame = PlotFrame(
-      x: .places(bars.x.labels), y: ValueAxis(covering: ends, count: 5, hasZero: true),
+      x: .places(bars.x.labels), y: ValueAxis(covering: span.up, count: 5, hasZero: true),
       titles: (bars.x.title, bars.y), style: style, width: width)
   }
 

@@ -12,17 +12,14 @@ struct CurvesFigure: PanelFigure {
   /// Curves laid out for a width.
   init(
     _ curves: Picture.Curves, style: SVGStyle, width: Double, styles: SeriesStyles,
-    panel: Picture.Panel
+    panel: Picture.Panel, span: SharedSpan
   ) {
-    let heights = curves.series.flatMap {
-      $0.values + ($0.interval?.low ?? []) + ($0.interval?.high ?? [])
-    }
-    let finite = heights.filter(\.isFinite)
+    let finite = span.up.filter(\.isFinite)
     let (least, most) = (finite.min() ?? 0, finite.max() ?? 0)
     // Zero is shown where it is near.
     let hasZero = least > 0 ? least < most * 0.4 : most < 0 && most > least * 0.4
     let y = ValueAxis(
-      covering: heights, count: 5, hasZero: hasZero && !curves.isLogarithmic,
+      covering: span.up, count: 5, hasZero: hasZero && !curves.isLogarithmic,
       isLogarithmic: curves.isLogarithmic)
     let room = width - PlotFrame.left(y, style)
     let x =

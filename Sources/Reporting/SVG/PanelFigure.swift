@@ -23,20 +23,22 @@ extension Picture.Drawing {
     }
   }
 
-  /// The drawing laid out for a width.
+  /// The drawing laid out for a width, its axes over the span that it shares with its neighbours.
   func figure(
     _ style: SVGStyle, width: Double, cellStyle: CellStyle, styles: SeriesStyles,
-    panel: Picture.Panel
+    panel: Picture.Panel, span: SharedSpan
   ) -> any PanelFigure {
     switch self {
     case .cells(let cells) where !cells.values.isEmpty:
       return CellsFigure(cells, cellStyle, style: style, width: width)
     case .bars(let bars) where !bars.x.labels.isEmpty && !bars.series.isEmpty:
-      return BarsFigure(bars, style: style, width: width, styles: styles, panel: panel)
+      return BarsFigure(bars, style: style, width: width, styles: styles, panel: panel, span: span)
     case .curves(let curves) where !curves.x.labels.isEmpty && !curves.series.isEmpty:
-      return CurvesFigure(curves, style: style, width: width, styles: styles, panel: panel)
+      return CurvesFigure(
+        curves, style: style, width: width, styles: styles, panel: panel, span: span)
     case .points(let points) where points.clouds.contains { !$0.x.isEmpty }:
-      return PointsFigure(points, style: style, width: width, styles: styles, panel: panel)
+      return PointsFigure(
+        points, style: style, width: width, styles: styles, panel: panel, span: span)
     case .table(let table): return TableFigure(table, style: style, width: width)
     case .note(let text): return NoteFigure(text, style: style, width: width)
     case .cells, .bars, .curves, .points:

@@ -91,7 +91,8 @@ struct PanelGrid {
   private static func rows(
     _ panels: [Picture.Panel], _ cellStyle: CellStyle, _ styles: SeriesStyles, _ style: SVGStyle
   ) -> ([Place], Double) {
-    let widths = panels.map { $0.drawing.widths(style) }
+    let drawings = panels.map(\.drawing)
+    let widths = drawings.map { $0.widths(style) }
     let least = Swift.min(style.inner, widths.map(\.least).max() ?? style.inner)
     let fitting = Swift.max(1, Int((style.inner + style.gap) / (least + style.gap)))
     let rowCount = (panels.count + fitting - 1) / fitting
@@ -107,7 +108,8 @@ struct PanelGrid {
       var tallest = 0.0
       for (column, panel) in row.enumerated() {
         let figure = panel.drawing.figure(
-          style, width: width, cellStyle: cellStyle, styles: styles, panel: panel)
+          style, width: width, cellStyle: cellStyle, styles: styles, panel: panel,
+          span: SharedSpan(of: panel.drawing, among: drawings))
         places.append(
           Place(
             heading: headings[column], figure: figure,

@@ -13,23 +13,20 @@ struct PointsFigure: PanelFigure {
   /// Points laid out for a width.
   init(
     _ points: Picture.Points, style: SVGStyle, width: Double, styles: SeriesStyles,
-    panel: Picture.Panel
+    panel: Picture.Panel, span: SharedSpan
   ) {
     (self.points, self.styles, self.style) = (points, styles, style)
     labels = points.clouds.map { SeriesStyles.label($0.name, $0.model, in: panel) }
     missing = points.clouds.reduce(0) { count, cloud in
       count + zip(cloud.x, cloud.y).filter { !($0.isFinite && $1.isFinite) }.count
     }
-    frame = Self.frame(points, style, width)
+    frame = Self.frame(points, span, style, width)
   }
 
   private static func frame(
-    _ points: Picture.Points, _ style: SVGStyle, _ width: Double
+    _ points: Picture.Points, _ span: SharedSpan, _ style: SVGStyle, _ width: Double
   ) -> PlotFrame {
-    let drawn = points.clouds.flatMap { cloud in
-      zip(cloud.x, cloud.y).filter { $0.isFinite && $1.isFinite }
-    }
-    let (across, up) = (drawn.map(\.0), drawn.map(\.1))
+    let (across, up) = (span.across, span.up)
     let titles = (points.x, points.y)
     if let strips = points.strips {
       return PlotFrame(
