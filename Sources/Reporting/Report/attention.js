@@ -54,7 +54,10 @@ function drawThumbnails(box, panels, options, memory) {
     button.append("span").text(panel.title);
   });
 
-  drawColourBar(thumbs.append("div").attr("class", "legend").node(), options.scale);
+  // Maps without a finite number have no scale.
+  if (options.scale) {
+    drawColourBar(thumbs.append("div").attr("class", "legend").node(), options.scale);
+  }
 
   function focus(p) {
     memory.focus = nameOf(all[p]);
@@ -79,9 +82,13 @@ function drawThumbnails(box, panels, options, memory) {
   if (all.length > 0) focus(chosen);
 }
 
-/** The prompt's tokens as buttons, coloured by how much one of them attends to each. */
+/**
+ * The prompt's tokens as buttons, coloured by how much one of them attends to each. Scores and
+ * effects of patching have a sign and are no attention: their words are of keys and queries.
+ */
 function drawTokens(box, panel, colour, options, memory) {
   const [keys, queries] = [axisOf(panel.x).labels, axisOf(panel.y).labels];
+  const isSigned = options.scale?.signed ?? false;
   const values = numbers(panel.values);
   const count = keys.length;
   const area = d3.select(box).append("div").attr("class", "attended");
@@ -92,7 +99,8 @@ function drawTokens(box, panel, colour, options, memory) {
   const choice = area.append("fieldset").attr("class", "segments");
   choice.append("legend").attr("class", "unseen").text("Direction");
   const name = `direction-${(drawTokens.count = (drawTokens.count ?? 0) + 1)}`;
-  for (const [value, text] of [["to", "token attends to"], ["from", "attended to by"]]) {
+  for (const [value, text] of isSigned ? [["to", "keys of a query"], ["from", "queries of a key"]]
+    : [["to", "token attends to"], ["from", "attended to by"]]) {
     const label = choice.append("label");
     label.append("input").attr("type", "radio").attr("name", name).attr("value", value)
       .property("checked", memory.direction === value)
@@ -122,11 +130,21 @@ function drawTokens(box, panel, colour, options, memory) {
       .style("background-color", (_, i) => (Number.isNaN(weight(i)) ? null : rgb(colour(weight(i)))))
       .style("color", (_, i) => (Number.isNaN(weight(i)) ? null : inkOn(colour(weight(i)))))
       .classed("none", (_, i) => Number.isNaN(weight(i)));
-    const strongest = d3.range(count).filter((i) => !Number.isNaN(weight(i)))
-      .sort((a, b) => weight(b) - weight(a)).slice(0, 3)
-      .map((i) => `${(isTo ? keys : queries)[i]} ${shown(weight(i))}`).join(", ");
-    summary.text(isTo ? `${queries[token]} attends most to ${strongest}`
-      : `${keys[token]} is attended to most by ${strongest}`);
+    const order = d3.range(count).filter((i) => !Number.isNaN(weight(i)))
+      .sort((a, b) => weight(b) - weight(a));
+    const named = (places) => places
+      .map((i) => `${(isTo ? keys : queries)[i]} ${shown(weight(i), isSigned)}`).join(", ");
+    if (order.length === 0) {
+      summary.text(`${(isTo ? queries : keys)[token]}: no value`);
+    } else if (isSigned) {
+      const lowest = order.slice(3).slice(-3).reverse();
+      summary.text(`${isTo ? `query ${queries[token]}` : `key ${keys[token]}`}: highest `
+        + named(order.slice(0, 3)) + (lowest.length > 0 ? `; lowest ${named(lowest)}` : ""));
+    } else {
+      const strongest = named(order.slice(0, 3));
+      summary.text(isTo ? `${queries[token]} attends most to ${strongest}`
+        : `${keys[token]} is attended to most by ${strongest}`);
+    }
     if (isMarked) handle.onToken?.(isTo ? token : null, isTo ? null : token);
   }
   handle.point = (row, column) => {

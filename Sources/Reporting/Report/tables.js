@@ -7,6 +7,7 @@ const rowLimit = 500;
 function numberIn(text) {
   const plain = String(text).trim().replaceAll("−", "-").replace(/%$/, "");
   if (plain === "–" || plain === "NaN" || plain === "no value" || plain === "") return NaN;
+  if (/^[+-]?(∞|Infinity)$/.test(plain)) return plain.startsWith("-") ? -Infinity : Infinity;
   return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(plain) ? Number(plain) : null;
 }
 
@@ -38,7 +39,7 @@ function drawTable(box, columns, rows, { caption }) {
       const [u, v] = [numberIn(a[column]), numberIn(b[column])];
       // What has no value stands last in both orders.
       if (Number.isNaN(u) || Number.isNaN(v)) return Number.isNaN(u) - Number.isNaN(v);
-      return sign * (u - v);
+      return u === v ? 0 : sign * (u - v);
     });
     fill(order);
     table.selectAll("th").attr("aria-sort",
