@@ -346,13 +346,17 @@ function ticksOf(scale, ticks) {
  */
 function chartFrame(box, options, { names, y, yTitle, xTitle, xLabels }) {
   const { width } = options;
-  const left = 16 + d3.max([20, ...ticksOf(y, 5).map(tickWords(y, 5)).map(textWidth)]);
+  let left = 16 + d3.max([20, ...ticksOf(y, 5).map(tickWords(y, 5)).map(textWidth)]);
+  const longest = xLabels?.length ? Math.min(84, d3.max(xLabels, textWidth)) : 0;
+  const room = () => (width - left - 14) / Math.max(1, xLabels?.length ?? 1);
+  const isTurned = xLabels ? longest + 6 > room() && !isCounted(xLabels) : false;
+  if (isTurned) {
+    // A turned label reaches to the left of its place.
+    left = Math.max(left, Math.min(84, textWidth(xLabels[0])) * 0.71 - room() / 2 + 6);
+  }
+  const plotWidth = width - left - 14;
   const svg = newDrawing(box, width, 10);
   const legend = drawLegend(svg, names, left, width - left - 8);
-  const longest = xLabels?.length ? Math.min(84, d3.max(xLabels, textWidth)) : 0;
-  const plotWidth = width - left - 14;
-  const isTurned = xLabels
-    ? longest + 6 > plotWidth / xLabels.length && !isCounted(xLabels) : false;
   const [yLines, xLines] = [inLines(yTitle, width - 8), inLines(xTitle, width - 8)];
   const labels = isTurned ? longest * 0.71 + 12 : 23;
   const plotHeight = options.height ?? 220;
