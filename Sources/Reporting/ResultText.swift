@@ -48,7 +48,8 @@ public struct ResultText: Sendable {
 
   private func facts(_ result: ResultSet) -> String {
     let known = result.provenance.facts.filter { !$0.value.description.isEmpty }
-    return ([result.title] + known.map { "  \($0.key): \($0.value)" }).joined(separator: "\n")
+    return ([result.title] + known.map { "  \($0.key): \(shown($0.value.description))" }).joined(
+      separator: "\n")
   }
 
   /// A group's attributes and variables; secondary coordinates that an earlier group of the result
@@ -72,7 +73,8 @@ public struct ResultText: Sendable {
         variable.longName,
       ])
     }
-    var lines = ["[\(group.path)]"] + group.attributes.map { "  \($0.key): \($0.value)" }
+    var lines =
+      ["[\(group.path)]"] + group.attributes.map { "  \($0.key): \(shown($0.value.description))" }
     if !repeated.isEmpty { lines.append("  as above: \(repeated.joined(separator: ", "))") }
     if group.variables.count > repeated.count { lines.append(table.text) }
     return lines.joined(separator: "\n")
@@ -100,7 +102,7 @@ public struct ResultText: Sendable {
       var place: [String] = []
       var rest = index
       for (name, extent) in leading.reversed() {
-        let label = group[dimension: name]?.label(at: rest % extent) ?? ""
+        let label = shown(group[dimension: name]?.label(at: rest % extent) ?? "")
         place.insert("\(name) \(label)", at: 0)
         rest /= extent
       }

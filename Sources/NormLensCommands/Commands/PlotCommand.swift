@@ -65,7 +65,9 @@ struct PlotCommand: ParsableCommand {
     let files = try draw(pictures, in: output)
     if quiet { return }
     Terminal.print(json ? Self.json(files) : Self.table(files))
-    if !json { Terminal.print("\nwrote \(files.count) pictures to \(output)") }
+    if !json {
+      Terminal.print("\nwrote \(files.count) picture\(files.count == 1 ? "" : "s") to \(output)")
+    }
   }
 
   // MARK: which pictures

@@ -32,6 +32,10 @@ struct FieldPictures {
     let quantity = PictureContext.name(of: first.variable).title
     let named = Naming(quantity: fields.count == 1 ? quantity : "", unit: unit, form: form)
     let choices = choices(short.map(\.1))
+    if written != nil { notes.append("the colour is the \(quantity)") }
+    if choices.contains(where: { $0.isMean }), short.contains(where: { Self.hasGaps($0.1) }) {
+      notes.append("a mean is over the prompts that have a number")
+    }
     var views = choices.map { choice in
       let facets = short.map { title, numbers in
         panels(title, choice.cut(numbers), choice, named, texts: written.map(choice.cut))
@@ -99,6 +103,13 @@ struct FieldPictures {
       texts: texts, places: NamedNumbers(axes: axes, values: texts.indices.map(Double.init)))
   }
 
+  /// Whether some prompts lack a number where others have one.
+  private static func hasGaps(_ numbers: NamedNumbers) -> Bool {
+    guard let prompts = numbers[axis: "prompt"]?.count else { return false }
+    let missing = numbers.values.count(where: \.isNaN)
+    return missing != prompts * numbers.mean("prompt").values.count(where: \.isNaN)
+  }
+
   // MARK: Views
 
   /// A choice between prompts.
@@ -109,6 +120,8 @@ struct FieldPictures {
     var text: String?
     /// How many tokens the prompt has.
     var length: Int?
+    /// Whether it is the mean over prompts.
+    var isMean = false
     /// Whether the prompts are what is drawn, beside each other.
     var keepsPrompts = false
 
@@ -139,7 +152,7 @@ struct FieldPictures {
     let hasTokens = !rest.isDisjoint(with: AxisRoles.tokenAxes)
     var choices: [Choice] = []
     if count > 1, !hasTokens || context.promptsAreOfOneLength {
-      choices.append(Choice(name: "mean over \(count) prompts"))
+      choices.append(Choice(name: "mean over \(count) prompts", isMean: true))
     }
     for prompt in 0..<Swift.min(count, limits.prompts) {
       choices.append(
@@ -194,7 +207,7 @@ struct FieldPictures {
           let model = models.label(at: index)
           let own = Lines(axis: lines.axis, series: lines.series.filter { $0.model == model })
           return Picture.Panel(
-            title.isEmpty ? model : "\(title), \(model)", model: model, line(own, naming, choice))
+            title.isEmpty ? model : "\(model), \(title)", model: model, line(own, naming, choice))
         }
       }
       return [Picture.Panel(title, line(lines, naming, choice))]
@@ -207,7 +220,7 @@ struct FieldPictures {
       let name =
         models.count == 1 && models.name == "model"
         ? title
-        : title.isEmpty ? model : "\(title), \(model)"
+        : title.isEmpty ? model : "\(model), \(title)"
       return cells(
         name, model, numbers.at(models.name, index), choice,
         texts.map { NamedTexts(texts: $0.texts, places: $0.places.at(models.name, index)) })
@@ -380,7 +393,9 @@ struct FieldPictures {
       }
     }
     guard flat.axes.count == 2 else { return [] }
-    let words = texts.map { texts in texts.places.values.map { shown(texts.texts[Int($0)]) } }
+    let words = texts.map { texts in
+      texts.places.values.map { PictureContext.spelled(texts.texts[Int($0)]) }
+    }
     return [
       Picture.Panel(
         title, model: model,

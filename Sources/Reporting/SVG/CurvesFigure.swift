@@ -28,7 +28,8 @@ struct CurvesFigure: PanelFigure {
       } ?? .places(curves.x.labels)
     (self.curves, self.styles, self.style) = (curves, styles, style)
     labels = curves.series.map { SeriesStyles.label($0.name, $0.model, in: panel) }
-    frame = PlotFrame(x: x, y: y, titles: (curves.x.title, curves.y), style: style, width: width)
+    let height = curves.y + (curves.isLogarithmic ? " (logarithmic)" : "")
+    frame = PlotFrame(x: x, y: y, titles: (curves.x.title, height), style: style, width: width)
   }
 
   var height: Double { frame.height }
