@@ -17,7 +17,7 @@ public struct AttentionJSON: Sendable {
   /// Patterns over these tokens.
   public init(tokens: [String]) {
     size = tokens.count
-    let texts = tokens.map(Self.quoted).joined(separator: ", ")
+    let texts = tokens.map { PageJSON.string($0).serialized }.joined(separator: ", ")
     header = "{\"tokens\": [\(texts)],\n\"attention\": ["
   }
 
@@ -47,26 +47,8 @@ public struct AttentionJSON: Sendable {
   /// The JSON's end. Shares of attention have the whole range of colours, other numbers theirs.
   public var footer: String {
     let end = isShare ? 1 : magnitude
-    return "\n],\n\"attentionHeadNames\": [" + names.map(Self.quoted).joined(separator: ", ")
+    return "\n],\n\"attentionHeadNames\": ["
+      + names.map { PageJSON.string($0).serialized }.joined(separator: ", ")
       + "],\n\"minValue\": \(-end), \"maxValue\": \(end)}\n"
-  }
-
-  /// A text as JSON has it.
-  private static func quoted(_ text: String) -> String {
-    var result = "\""
-    for scalar in text.unicodeScalars {
-      switch scalar {
-      case "\"": result += "\\\""
-      case "\\": result += "\\\\"
-      case "\n": result += "\\n"
-      case "\r": result += "\\r"
-      case "\t": result += "\\t"
-      case _ where scalar.value < 32:
-        let digits = String(scalar.value, radix: 16)
-        result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-      default: result.unicodeScalars.append(scalar)
-      }
-    }
-    return result + "\""
   }
 }
